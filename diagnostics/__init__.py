@@ -1,0 +1,21 @@
+"""Judging draws: convergence, predictions, calibration.
+
+Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable record.
+"""
+
+from sgmcmc.diagnostics.classification import Classification, classification_scores
+from sgmcmc.diagnostics.predictive import predictive
+from sgmcmc.diagnostics.regression import Regression, regression_scores
+from sgmcmc.diagnostics.statistics import statistics
+from sgmcmc.diagnostics.summary import Summary, summary
+
+__all__ = [
+    "Classification",
+    "Regression",
+    "Summary",
+    "classification_scores",
+    "predictive",
+    "regression_scores",
+    "statistics",
+    "summary",
+]

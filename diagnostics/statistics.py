@@ -1,0 +1,109 @@
+"""Mean, sd, MCSE, ESS and R̂ of scalar quantities, weighted draws included.
+
+With weights w (physical time per draw) the estimator is f̄_w = Σ w f / Σ w, pooled over
+chains. Its error is that of the plain mean of z = w (f − f̄_w)/w̄, so MCSE, bulk ESS and R̂
+are ArviZ's for z; the tail ESS is that of the same transform of the indicators of the
+weighted 5% and 95% quantiles. Equal weights give ArviZ's own figures for f, digit for digit.
+
+Rank-normalised R̂, bulk and tail ESS: Vehtari et al. (2021), doi:10.1214/20-BA1221.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+TAILS = (0.05, 0.95)
+
+
+def statistics(values: Any, weights: Any = None) -> dict[str, np.ndarray]:
+    """Statistics of R scalar quantities.
+
+    Args:
+        values: [chain, draw] or [chain, draw, R].
+        weights: [chain, draw], ≥ 0; default all equal.
+
+    Returns:
+        Arrays (R,), or scalars () for [chain, draw]: `mean`; `sd` (n − 1 in the
+        denominator, or its weighted form); `mcse` of the mean; `ess_bulk`, `ess_tail`, in
+        draws; `rhat`. A quantity that never changes has R̂ = NaN; one with a non-finite
+        draw has NaN throughout.
+
+    Raises:
+        ValueError: other shapes, fewer than four draws a chain, or weights that are
+            negative or all zero.
+    """
+    from arviz_stats.base import array_stats
+
+    values = np.asarray(values, np.float64)
+    if values.ndim not in (2, 3):
+        raise ValueError(f"values: got shape {values.shape}; expected [chain, draw, R]")
+    if values.shape[1] < 4:
+        raise ValueError(f"values: got {values.shape[1]} draws a chain; expected at least 4")
+    if weights is not None:
+        weights = np.asarray(weights, np.float64)
+        if weights.shape != values.shape[:2]:
+            raise ValueError(f"weights: got shape {weights.shape}; expected {values.shape[:2]}")
+        if not np.all(weights >= 0) or weights.sum() <= 0:
+            raise ValueError("weights: expected numbers ≥ 0, not all of them 0")
+        if np.all(weights == weights.flat[0]):
+            weights = None
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    # ArviZ divides 0 by 0 for constant quantities; the NaN is what we want.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if weights is None:
+            mean, sd = values.mean(axis=(0, 1)), values.std(axis=(0, 1), ddof=1)
+            z = values
+            tail = array_stats.ess(values, method="tail", prob=TAILS, **axes)
+        else:
+            mean, sd = _weighted_moments(values, weights)
+            z = _centred(values, weights)
+            tail = np.minimum(
+                *(
+                    array_stats.ess(_below(values, weights, q), method="mean", **axes)
+                    for q in TAILS
+                )
+            )
+        table = {
+            "mean": mean,
+            "sd": sd,
+            "mcse": array_stats.mcse(z, method="mean", **axes),
+            "ess_bulk": array_stats.ess(z, method="bulk", **axes),
+            "ess_tail": tail,
+            "rhat": array_stats.rhat(z, method="rank", **axes),
+        }
+    broken = ~np.isfinite(values).all(axis=(0, 1))
+    return {name: np.where(broken, np.nan, column) for name, column in table.items()}
+
+
+def kish_efficiency(weights: np.ndarray) -> float:
+    """(Σ w)² / (n Σ w²): the share of n independent draws left by unequal weights."""
+    return float(weights.sum() ** 2 / (weights.size * (weights**2).sum()))
+
+
+def _broadcast(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return weights.reshape(weights.shape + (1,) * (values.ndim - 2))
+
+
+def _weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
+    w = _broadcast(weights, values)
+    total = weights.sum()
+    mean = (w * values).sum(axis=(0, 1)) / total
+    # Unbiased for independent draws; n − 1 for equal weights.
+    freedom = total - (weights**2).sum() / total
+    return mean, np.sqrt((w * (values - mean) ** 2).sum(axis=(0, 1)) / freedom)
+
+
+def _centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    w = _broadcast(weights / weights.mean(), values)
+    return w * (values - (w * values).mean(axis=(0, 1)))
+
+
+def _below(values: np.ndarray, weights: np.ndarray, probability: float) -> np.ndarray:
+    flat, w = values.reshape(weights.size, -1), weights.reshape(-1)
+    order = np.argsort(flat, axis=0)
+    reached = np.cumsum(w[order], axis=0) >= probability * w.sum()
+    first = np.take_along_axis(order, reached.argmax(axis=0)[None], axis=0)
+    quantile = np.take_along_axis(flat, first, axis=0)[0].reshape(values.shape[2:])
+    return _centred((values <= quantile).astype(np.float64), weights)

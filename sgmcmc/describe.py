@@ -1,0 +1,80 @@
+"""What a run says of itself: its configuration, versions, and its kernel's fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from sgmcmc import trees
+from sgmcmc.clocks import Clock, Constant
+from sgmcmc.version import __version__
+
+
+def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
+    """What was asked for, as JSON-able numbers and strings."""
+    kernel, program = inputs.kernel, inputs.program
+    numbers = {
+        name: _rate(getattr(kernel, name, None)) for name in ("clock", "friction", "temperature")
+    }
+    return {
+        "sampler": getattr(kernel, "name", type(kernel).__name__),
+        "step_size": numbers["clock"],
+        "friction": numbers["friction"],
+        "temperature": numbers["temperature"],
+        "metric": type(getattr(kernel, "metric", None)).__name__.lower(),
+        "gradient": type(getattr(kernel, "gradient", None)).__name__.lower(),
+        "noise": getattr(kernel, "noise", None),
+        "order": kernel.order,
+        "gradient_evaluations_per_step": float(kernel.gradient_evaluations),
+        "data_size": program.data_size or None,
+        "batch_size": program.batch_size or None,
+        "requested_batch_size": None if program.stream.name == "full" else program.batch_size,
+        "stream": program.stream.name if program.data_size else None,
+        "num_parameters": program.num_parameters,
+        **settings._asdict(),
+        "num_devices": program.devices,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "key_type": str(jax.random.key_impl(key)),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a run."""
+    return {
+        "sgmcmc": __version__,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "backend": jax.default_backend(),
+    }
+
+
+def fingerprint(kernel: Any) -> str:
+    """A hash of a kernel's structure and numbers, to recognise it after a run is loaded.
+
+    Functions are known by their module and name alone: their code is not compared.
+    """
+    digest = hashlib.sha256()
+    arrays, static = eqx.partition(kernel, eqx.is_array)
+    for path, leaf in trees.named_leaves(arrays):
+        array = np.asarray(leaf)
+        digest.update(f"{path} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    plan = getattr(kernel, "plan", None)
+    digest.update(repr((getattr(kernel, "name", ""), getattr(kernel, "noise", ""), plan)).encode())
+    return digest.hexdigest()
+
+
+def _rate(rate: Any) -> float | str | None:
+    if isinstance(rate, Clock):
+        rate = rate.step_size
+    if isinstance(rate, Constant):
+        value = np.asarray(rate.value)
+        # The shortest number that rounds to this one: 0.2, not 0.20000000298.
+        return float(str(value)) if value.ndim == 0 else None
+    return None if rate is None else "schedule"

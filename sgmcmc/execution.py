@@ -1,0 +1,285 @@
+"""Running chunk after chunk on the host: draws into arrays, failures, interruption, resuming."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc import describe, trees
+from sgmcmc.loop import Carry, Inputs, Recorded, Span, run_chunk
+from sgmcmc.progress import Progress
+from sgmcmc.run import NonFiniteError, Run
+from sgmcmc.types import Info, Key, PyTree
+
+# Long enough to hide the host's work, short enough for Ctrl-C and the progress bar.
+CHUNK_SECONDS = 0.5
+
+
+class Settings(NamedTuple):
+    """What was asked of a run; `num_samples` grows when a run is resumed for more."""
+
+    num_chains: int
+    num_burnin: int
+    num_samples: int
+    thinning: int
+    on_nonfinite: str
+    chunk_steps: int | None
+    chain_method: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Continuation:
+    """All that a run needs to go on: `counter` steps are made, `carry` stands after them."""
+
+    settings: Settings
+    inputs: Inputs
+    carry: Carry
+    counter: int
+    key: Key
+
+
+class _Piece(NamedTuple):
+    """One chunk of the plan: groups of steps, and whether each ends in a draw."""
+
+    num_draws: int
+    steps_per_draw: int
+    record: bool
+
+    @property
+    def steps(self) -> int:
+        return self.num_draws * self.steps_per_draw
+
+
+@dataclasses.dataclass
+class _Times:
+    compile: float = 0.0
+    burnin: float = 0.0
+    draws: float = 0.0
+
+
+def execute(continuation: Continuation, previous: Run | None, progress: bool) -> Run:
+    """Run until the settings' number of draws, from wherever `continuation` stands."""
+    settings, inputs = continuation.settings, continuation.inputs
+    total = settings.num_burnin + settings.num_samples * settings.thinning
+    counter = continuation.counter
+    # `run_chunk` donates what it is given; the continuation must outlive this run.
+    carry = trees.copy(continuation.carry) if previous is not None else continuation.carry
+    times = _Times()
+    began = time.perf_counter()
+    carry, _ = run_chunk(inputs, _span(counter, _Piece(0, 1, False)), carry)
+    jax.block_until_ready(carry)
+    times.compile = time.perf_counter() - began
+    draws = _Draws(settings, previous)
+    bar = Progress(total - counter, progress)
+    chunk_steps, rate = settings.chunk_steps or 1, 0.0
+    try:
+        with _interrupts() as interrupted:
+            while counter < total and not interrupted:
+                piece = next_piece(settings, counter, chunk_steps, inputs.program.capacity)
+                began = time.perf_counter()
+                carry, recorded = run_chunk(inputs, _span(counter, piece), carry)
+                failed = np.asarray(carry.failed)
+                counter += piece.steps
+                if piece.record:
+                    draws.add(recorded, piece.num_draws)
+                seconds = time.perf_counter() - began
+                if counter <= settings.num_burnin:
+                    times.burnin += seconds
+                else:
+                    times.draws += seconds
+                rate = piece.steps / seconds
+                if settings.chunk_steps is None:
+                    # At most ten times the last, since a first chunk's rate says little.
+                    chunk_steps = int(min(10 * chunk_steps, max(1, CHUNK_SECONDS * rate)))
+                bar.update(piece.steps, _facts(inputs, recorded, failed, piece))
+                if _must_stop(settings, failed):
+                    break
+    finally:
+        bar.close()
+    after = dataclasses.replace(continuation, carry=carry, counter=counter)
+    run = _finish(after, draws, times, previous)
+    if _must_stop(settings, failed := np.asarray(carry.failed)):
+        chain = int(np.flatnonzero(failed >= 0)[np.argmin(failed[failed >= 0])])
+        raise NonFiniteError(
+            f"chain {chain} is not finite from step {failed[chain]} on (steps count from 0, "
+            f"burn-in included; chains {np.flatnonzero(failed >= 0).tolist()} of "
+            f"{settings.num_chains} in all). Try a smaller step_size, look for NaN in the data, "
+            'or keep the other chains with on_nonfinite="stop_chain". '
+            "The run so far is in this error's `.run`.",
+            run,
+        )
+    return run
+
+
+def next_piece(settings: Settings, counter: int, chunk_steps: int, capacity: int) -> _Piece:
+    """The chunk that begins at step `counter`, of about `chunk_steps` steps."""
+    thinning = settings.thinning
+    if counter < settings.num_burnin:
+        return _Piece(1, min(chunk_steps, settings.num_burnin - counter), False)
+    made, within = divmod(counter - settings.num_burnin, thinning)
+    if within == 0 and chunk_steps >= thinning:
+        draws = min(chunk_steps // thinning, settings.num_samples - made, capacity)
+        return _Piece(draws, thinning, True)
+    steps = min(chunk_steps, thinning - within)
+    return _Piece(1, steps, within + steps == thinning)
+
+
+def _span(start: int, piece: _Piece) -> Span:
+    number = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
+    return Span(
+        number(start), number(piece.num_draws), number(piece.steps_per_draw),
+        jnp.asarray(piece.record),
+    )
+
+
+def _must_stop(settings: Settings, failed: np.ndarray) -> bool:
+    if settings.on_nonfinite == "raise":
+        return bool(np.any(failed >= 0))
+    return settings.on_nonfinite == "stop_chain" and bool(np.all(failed >= 0))
+
+
+class _Draws:
+    """Host arrays [chain, draw, …] that chunks are copied into."""
+
+    def __init__(self, settings: Settings, previous: Run | None) -> None:
+        self._shape = (settings.num_chains, settings.num_samples)
+        self._arrays: Recorded | None = None
+        self.made = 0 if previous is None else previous.num_draws
+        self._previous = previous
+
+    def add(self, recorded: Recorded, num_draws: int) -> None:
+        if self._arrays is None:
+            self._arrays = self._allocate(recorded)
+        place = slice(self.made, self.made + num_draws)
+
+        def copy(array: np.ndarray, chunk: Any) -> None:
+            array[:, place] = np.asarray(chunk)[:, :num_draws]
+
+        jax.tree.map(copy, self._arrays, recorded)
+        self.made += num_draws
+
+    def finished(self) -> Recorded | None:
+        """The draws made; None when there is none."""
+        if self._arrays is None:
+            if self._previous is None:
+                return None
+            return Recorded(self._previous.draws, _weighted_info(self._previous))
+        return jax.tree.map(lambda x: x[:, : self.made], self._arrays)
+
+    def _allocate(self, recorded: Recorded) -> Recorded:
+        arrays = jax.tree.map(lambda x: np.empty((*self._shape, *x.shape[2:]), x.dtype), recorded)
+        if self._previous is not None and self.made:
+            before = Recorded(self._previous.draws, _weighted_info(self._previous))
+
+            def copy(array: np.ndarray, old: np.ndarray) -> None:
+                array[:, : self.made] = old
+
+            jax.tree.map(copy, arrays, before)
+        return arrays
+
+
+def _weighted_info(run: Run) -> Info:
+    return run.info._replace(position=(), weight=run.weights)
+
+
+def _finish(after: Continuation, draws: _Draws, times: _Times, previous: Run | None) -> Run:
+    settings, inputs = after.settings, after.inputs
+    recorded = draws.finished()
+    if recorded is None:
+        recorded = _no_draws(after)
+    failed = np.asarray(after.carry.failed)
+    stopped = {int(c): int(failed[c]) for c in np.flatnonzero(failed >= 0)}
+    if settings.on_nonfinite != "ignore":
+        recorded = _blank(recorded, settings, stopped)
+    reduced = {
+        name: jax.tree.map(np.asarray, reducer.result(after.carry.reduced[name]))
+        for name, reducer in inputs.reducers.items()
+    }
+    before = previous or _NOTHING
+    return Run(
+        draws=recorded.values,
+        weights=np.asarray(recorded.info.weight),
+        info=recorded.info._replace(weight=()),
+        reduced=reduced,
+        config=describe.configuration(inputs, settings, after.key),
+        versions=describe.versions(),
+        stopped=stopped,
+        num_steps=after.counter,
+        gradient_evaluations=float(
+            inputs.kernel.gradient_evaluations * after.counter * settings.num_chains
+        ),
+        compile_time=before.compile_time + times.compile,
+        burnin_time=before.burnin_time + times.burnin,
+        wall_time=before.wall_time + times.draws,
+        continuation=after,
+    )
+
+
+class _Before(NamedTuple):
+    compile_time: float = 0.0
+    burnin_time: float = 0.0
+    wall_time: float = 0.0
+
+
+_NOTHING = _Before()
+
+
+def _no_draws(after: Continuation) -> Recorded:
+    """Arrays of no draw, with the right shapes all the same."""
+    span = _span(after.counter, _Piece(0, 1, False))
+    shapes = eqx.filter_eval_shape(run_chunk, after.inputs, span, after.carry)[1]
+    return jax.tree.map(lambda s: np.empty((s.shape[0], 0, *s.shape[2:]), s.dtype), shapes)
+
+
+def _blank(recorded: Recorded, settings: Settings, stopped: dict[int, int]) -> Recorded:
+    """NaN and weight 0 for what a chain did from its first step that was not finite."""
+    for chain, step in stopped.items():
+        valid = max(0, (step - settings.num_burnin) // settings.thinning)
+
+        def erase(x: np.ndarray, chain: int = chain, valid: int = valid) -> None:
+            if jnp.issubdtype(x.dtype, jnp.floating):
+                x[chain, valid:] = np.nan
+
+        jax.tree.map(erase, recorded)
+        recorded.info.weight[chain, valid:] = 0
+        recorded.info.finite[chain, valid:] = False
+    return recorded
+
+
+def _facts(inputs: Inputs, recorded: Recorded, failed: np.ndarray, piece: _Piece) -> str:
+    """Temperature and finite flags, for the progress bar."""
+    finite = f"finite {int(np.sum(failed < 0))}/{failed.size}"
+    if getattr(inputs.kernel, "friction", None) is None:
+        return finite
+    kinetic = np.asarray(recorded.info.kinetic_energy)[:, piece.num_draws - 1]
+    return f"T {2 * float(np.mean(kinetic)) / inputs.program.num_parameters:.3g}, {finite}"
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[bool]]:
+    """A list that is no longer empty once Ctrl-C was pressed; a second one is the usual one."""
+    pressed: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        pressed.append(True)
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -1,0 +1,272 @@
+"""The jitted chunk: some steps of all chains, with every draw that falls into them.
+
+Everything that varies from chunk to chunk is an argument, trip counts included, so that
+burn-in and sampling share one trace. Step t of chain c draws its numbers from
+fold_in(fold_in(noise key, c), t); what is rare (an epoch's permutation) is a `cond` on the
+one shared counter, outside the chains' vmap. Where chunks end changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from sgmcmc import streams
+from sgmcmc.types import Array, Batch, Info, Key, PyTree, State
+
+
+class Program(NamedTuple):
+    """What is static in a run: the shape of its loop."""
+
+    stream: streams.Stream
+    data_size: int
+    batch_size: int
+    num_parameters: int
+    capacity: int
+    vmapped: bool
+    devices: int
+    protect: bool
+    carry_noise: bool
+
+
+class Keys(NamedTuple):
+    """One noise key and one stream key for each chain, [chain]."""
+
+    noise: Key
+    stream: Key
+
+
+class Inputs(NamedTuple):
+    """What a chunk reads: arrays are arguments of the jitted function, the rest is static."""
+
+    program: Program
+    kernel: Any
+    data: PyTree
+    keys: Keys
+    collect: Callable[[PyTree], PyTree] | None
+    reducers: PyTree
+
+
+class Carry(NamedTuple):
+    """What a chunk changes, with a leading chain axis; its buffers are donated.
+
+    `failed` is the first step, counted from 0, whose result was not finite; −1 for none.
+    """
+
+    state: State
+    order: Array
+    failed: Array
+    reduced: PyTree
+
+
+class Span(NamedTuple):
+    """The part of the run that one chunk covers, as scalars: int32, int32, int32, bool.
+
+    `num_draws` times `steps_per_draw` steps from `start` on; the last step of each group
+    is a draw if `record`.
+    """
+
+    start: Array
+    num_draws: Array
+    steps_per_draw: Array
+    record: Array
+
+
+class Recorded(NamedTuple):
+    """One draw of each chain, or, with a leading axis, a chunk's."""
+
+    values: PyTree
+    info: Info
+
+
+def run_chunk(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
+    """Advance all chains by one chunk; draws come as [chain, slot, …]."""
+    return _chunk((inputs, span), carry)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _chunk(given: tuple[Inputs, Span], carry: Carry) -> tuple[Carry, Recorded]:
+    inputs, span = given
+    program = inputs.program
+    advance = _advance_group if program.vmapped else _advance_in_turn
+    if program.devices == 1:
+        return advance(inputs, span, carry)
+    arrays, static = eqx.partition(inputs, eqx.is_array)
+    chains, shared = PartitionSpec("chains"), PartitionSpec()
+    specs = jax.tree.map(lambda _: shared, arrays)
+    specs = specs._replace(keys=jax.tree.map(lambda _: chains, arrays.keys))
+    mesh = jax.make_mesh((program.devices,), ("chains",), devices=_devices(program.devices))
+
+    def on_device(arrays: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
+        return advance(eqx.combine(arrays, static), span, carry)
+
+    sharded = shard_map(on_device, mesh, (specs, shared, chains), (chains, chains))
+    return sharded(arrays, span, carry)
+
+
+def shard_map(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
+    """`jax.shard_map`, without the check of what varies, which a `cond` in a loop defeats."""
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+
+
+def _devices(count: int) -> list[jax.Device]:
+    return jax.devices()[:count]
+
+
+def _advance_in_turn(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
+    """Whole chains one after another: each keeps its parameters in the cache."""
+
+    def one(args: tuple[Keys, Carry]) -> tuple[Carry, Recorded]:
+        keys, chain = args
+        return _advance(inputs._replace(keys=keys), span, chain, _plain)
+
+    return jax.lax.map(one, (inputs.keys, carry))
+
+
+def _advance_group(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
+    """All chains step by step together."""
+    carry, recorded = _advance(inputs, span, carry, jax.vmap)
+    return carry, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), recorded)
+
+
+def _plain(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
+    """Stands in for `jax.vmap` where there is a single chain and no chain axis."""
+    return function
+
+
+def _advance(
+    inputs: Inputs, span: Span, carry: Carry, over_chains: Callable[..., Any]
+) -> tuple[Carry, Recorded]:
+    """The loop itself; `over_chains` is `jax.vmap`, or nothing for a chain by itself."""
+    program, kernel, keys = inputs.program, inputs.kernel, inputs.keys
+
+    def noise_of(t: Array, state: State) -> PyTree:
+        draw = lambda key, s: kernel.draw(jax.random.fold_in(key, t), s)  # noqa: E731
+        return over_chains(draw)(keys.noise, state)
+
+    def drive(noise: PyTree, state: State, batch: Any) -> tuple[State, Info]:
+        following, info = kernel.drive(noise, state, batch)
+        # Usually the recorded position is the state's own: then one copy is carried, not two.
+        if _same_arrays(info.position, following.position):
+            info = info._replace(position=())
+        return following, info
+
+    def one_step(t: Array, loop: _Loop) -> _Loop:
+        order, batch, batch_axis = _next_batch(inputs, t, loop.order, over_chains)
+        if program.carry_noise:
+            noise, following_noise = loop.noise, noise_of(t + 1, loop.state)
+        else:
+            noise, following_noise = noise_of(t, loop.state), ()
+        state, info = over_chains(drive, in_axes=(0, 0, batch_axis))(noise, loop.state, batch)
+        failed = jnp.where((loop.failed < 0) & ~info.finite, t, loop.failed)
+        return _Loop(state, order, failed, info, following_noise)
+
+    def one_draw(i: Array, group: tuple[_Loop, PyTree, Recorded]) -> tuple[Any, ...]:
+        loop, reduced, recorded = group
+        first = span.start + i * span.steps_per_draw
+        loop = jax.lax.fori_loop(first, first + span.steps_per_draw, one_step, loop)
+        info = loop.info
+        if _is_empty(info.position):
+            info = info._replace(position=loop.state.position)
+        finite = info.finite & over_chains(_all_finite)(info.position)
+        last = first + span.steps_per_draw - 1
+        loop = loop._replace(failed=jnp.where((loop.failed < 0) & ~finite, last, loop.failed))
+        # A chain that has failed adds nothing more, unless the run ignores failures.
+        counts = span.record & ((loop.failed < 0) | ~jnp.asarray(program.protect))
+        fold = lambda r, p, w, c: _fold(inputs.reducers, r, p, w, c)  # noqa: E731
+        reduced = over_chains(fold)(reduced, info.position, info.weight, counts)
+        values = () if inputs.collect is None else over_chains(inputs.collect)(info.position)
+        draw = Recorded(values, info._replace(position=(), finite=finite))
+        recorded = jax.tree.map(lambda all_, one: all_.at[i].set(one), recorded, draw)
+        return loop, reduced, recorded
+
+    order, batch, batch_axis = _next_batch(inputs, span.start, carry.order, over_chains)
+    noise = noise_of(span.start, carry.state)
+    shapes = eqx.filter_eval_shape(
+        over_chains(drive, in_axes=(0, 0, batch_axis)), noise, carry.state, batch
+    )[1]
+    info = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    loop = _Loop(
+        carry.state, carry.order, carry.failed, info, noise if program.carry_noise else ()
+    )
+    position = carry.state.position if _is_empty(info.position) else info.position
+    values = ()
+    if inputs.collect is not None:
+        values = eqx.filter_eval_shape(over_chains(inputs.collect), position)
+    buffers = jax.tree.map(
+        lambda s: jnp.zeros((program.capacity, *s.shape), s.dtype),
+        Recorded(values, info._replace(position=())),
+    )
+    loop, reduced, recorded = jax.lax.fori_loop(
+        0, span.num_draws, one_draw, (loop, carry.reduced, buffers)
+    )
+    return Carry(loop.state, loop.order, loop.failed, reduced), recorded
+
+
+class _Loop(NamedTuple):
+    """The innermost carry."""
+
+    state: State
+    order: Array
+    failed: Array
+    info: Info
+    noise: PyTree
+
+
+def _next_batch(
+    inputs: Inputs, t: Array, order: Array, over_chains: Callable[..., Any]
+) -> tuple[Array, Any, int | None]:
+    """(order, batch, its vmap axis) of step t; the epoch's permutation is made when t opens it."""
+    program, data = inputs.program, inputs.data
+    if data is None:
+        return order, None, None
+    stream, sizes = program.stream, (program.data_size, program.batch_size)
+    if stream.name == "full":
+        return order, Batch(data), None
+    batches = []
+    for part in range(inputs.kernel.batches_per_step):
+        counter = t * inputs.kernel.batches_per_step + part
+        if stream.order is not None:
+            prepare = lambda key, c=counter: streams.order_at(stream, key, c, *sizes)  # noqa: E731
+            opens = counter % stream.period(*sizes) == 0
+            order = jax.lax.cond(
+                opens, lambda old: over_chains(prepare)(inputs.keys.stream), lambda old: old, order
+            )
+        pick = lambda o, key, c=counter: streams.gather(  # noqa: E731
+            stream, stream.rows(o, key, c, *sizes), data
+        )
+        batches.append(over_chains(pick)(order, inputs.keys.stream))
+    if len(batches) == 1:
+        return order, batches[0], 0
+    axis = 0 if over_chains is _plain else 1
+    return order, jax.tree.map(lambda *parts: jnp.stack(parts, axis), *batches), 0
+
+
+def _fold(reducers: PyTree, states: PyTree, position: PyTree, weight: Array, counts: Array) -> Any:
+    """Fold one draw into every reducer, or leave them as they are."""
+    folded = {name: r.update(states[name], position, weight) for name, r in reducers.items()}
+    return jax.tree.map(lambda new, old: jnp.where(counts, new, old), folded, states)
+
+
+def _all_finite(tree: PyTree) -> Array:
+    flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(flags))
+
+
+def _same_arrays(one: PyTree, other: PyTree) -> bool:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=False)
+    same_tree = jax.tree.structure(one) == jax.tree.structure(other)
+    return same_tree and all(a is b for a, b in pairs)
+
+
+def _is_empty(tree: PyTree) -> bool:
+    return not jax.tree.leaves(tree)
+
+

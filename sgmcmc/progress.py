@@ -1,0 +1,67 @@
+"""Progress: a bar in terminals and notebooks, plain lines elsewhere, nothing if unwanted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib.util import find_spec
+from typing import Any
+
+
+class Progress:
+    """Shows steps done, steps a second, temperature, and how many chains are finite.
+
+    Args:
+        total: steps of the run.
+        shown: False shows nothing at all.
+        file: where to write; default standard error.
+    """
+
+    def __init__(self, total: int, shown: bool, file: Any = None) -> None:
+        self._total, self._done = total, 0
+        self._file = sys.stderr if file is None else file
+        self._began = time.perf_counter()
+        self._next_line = 0.1
+        self._bar: Any = None
+        self._lines = False
+        if not shown:
+            return
+        notebook = _in_notebook()
+        if notebook or self._file.isatty():
+            # Chunks last long enough: every one is drawn.
+            options = {"total": total, "mininterval": 0, "unit": " steps", "desc": "sampling"}
+            self._bar = _bar_class(notebook)(**options)
+        else:
+            self._lines = True
+
+    def update(self, steps: int, facts: str) -> None:
+        """Add `steps`; `facts` is what to say beside them."""
+        self._done += steps
+        if self._bar is not None:
+            self._bar.set_postfix_str(facts, refresh=False)
+            self._bar.update(steps)
+        elif self._lines and self._done >= self._next_line * self._total:
+            while self._next_line * self._total <= self._done:
+                self._next_line += 0.1
+            rate = self._done / (time.perf_counter() - self._began)
+            line = f"sampling: {self._done:,} of {self._total:,} steps, {rate:,.0f} steps/s, {facts}"
+            print(line, file=self._file, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    ipython = shell.get_ipython() if shell is not None else None
+    return type(ipython).__name__ == "ZMQInteractiveShell"
+
+
+def _bar_class(notebook: bool) -> Any:
+    # Without ipywidgets tqdm's notebook bar only warns.
+    if notebook and find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm
+    else:
+        from tqdm.std import tqdm
+    return tqdm

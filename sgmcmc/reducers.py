@@ -1,0 +1,136 @@
+"""Reducers: statistics folded draw by draw, so that draws need not be kept.
+
+A reducer is a pytree with three functions:
+
+    init(position) -> state,   update(state, position, weight) -> state,   result(states) -> any
+
+`update` sees one draw of one chain and its weight; `result` sees the states of all chains
+with a leading axis, and pools numerators and denominators before it divides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from sgmcmc import trees
+from sgmcmc.types import Array, PyTree
+
+
+class Reducer(Protocol):
+    """What a reducer offers."""
+
+    def init(self, position: PyTree) -> PyTree: ...
+    def update(self, state: PyTree, position: PyTree, weight: Array) -> PyTree: ...
+    def result(self, states: PyTree) -> Any: ...
+
+
+class _Moments(NamedTuple):
+    """Sum of weights, weighted mean, and weighted sum of squared deviations."""
+
+    weight: Array
+    mean: PyTree
+    deviations: PyTree
+
+
+class Mean(eqx.Module):
+    """Σ w f(θ) / Σ w over all chains; see `mean` and `predictive_mean`."""
+
+    function: Callable[..., Any] | None = None
+
+    def init(self, position: PyTree) -> _Moments:
+        value = self._value(position)
+        return _Moments(jnp.zeros((), trees.accumulator_dtype(value)), trees.zeros_like(value), ())
+
+    def update(self, state: _Moments, position: PyTree, weight: Array) -> _Moments:
+        total = state.weight + weight.astype(state.weight.dtype)
+        share = _share(weight, total)
+        move = lambda m, v: m + share.astype(m.dtype) * (v - m)  # noqa: E731
+        return _Moments(total, jax.tree.map(move, state.mean, self._value(position)), ())
+
+    def result(self, states: _Moments) -> PyTree:
+        return _pooled_mean(states)
+
+    def _value(self, position: PyTree) -> PyTree:
+        value = position if self.function is None else self.function(position)
+        return jax.tree.map(lambda x: x.astype(trees.accumulator_dtype(x)), value)
+
+
+class Covariance(eqx.Module):
+    """Weighted mean and covariance of f(θ); see `covariance`."""
+
+    function: Callable[..., Any] | None = None
+    diagonal: bool = eqx.field(static=True, default=False)
+
+    def init(self, position: PyTree) -> _Moments:
+        value = self._value(position)
+        d = value.shape[0]
+        deviations = jnp.zeros((d,) if self.diagonal else (d, d), value.dtype)
+        return _Moments(jnp.zeros((), value.dtype), jnp.zeros_like(value), deviations)
+
+    def update(self, state: _Moments, position: PyTree, weight: Array) -> _Moments:
+        # West (1979): stable, and independent of where chunks end.
+        value, weight = self._value(position), weight.astype(state.weight.dtype)
+        total = state.weight + weight
+        before = value - state.mean
+        mean = state.mean + _share(weight, total) * before
+        after = value - mean
+        product = before * after if self.diagonal else jnp.outer(before, after)
+        return _Moments(total, mean, state.deviations + weight * product)
+
+    def result(self, states: _Moments) -> tuple[Array, Array]:
+        mean, total = _pooled_mean(states), jnp.sum(states.weight)
+        offset = states.mean - mean
+        between = offset**2 if self.diagonal else jnp.einsum("ci,cj->cij", offset, offset)
+        weight = states.weight.reshape(-1, *(1,) * (between.ndim - 1))
+        return mean, jnp.sum(states.deviations + weight * between, axis=0) / total
+
+    def _value(self, position: PyTree) -> Array:
+        value = ravel_pytree(position if self.function is None else self.function(position))[0]
+        return value.astype(trees.accumulator_dtype(value))
+
+
+def mean(function: Callable[[PyTree], PyTree] | None = None) -> Mean:
+    """The weighted mean of θ, or of `function(θ)`: a pytree of that shape."""
+    return Mean(None if function is None else trees.as_callable(function, "function"))
+
+
+def covariance(
+    function: Callable[[PyTree], PyTree] | None = None, *, diagonal: bool = False
+) -> Covariance:
+    """The weighted mean (d,) and covariance (d, d), or (d,) variances if `diagonal`.
+
+    Of θ, or of `function(θ)`, raveled in tree order; divided by Σw, not by one less.
+    """
+    return Covariance(
+        None if function is None else trees.as_callable(function, "function"), diagonal
+    )
+
+
+def predictive_mean(predict: Callable[[PyTree, PyTree], Array], x: PyTree) -> Mean:
+    """The posterior mean of class probabilities at `x`: (m, k) for `predict` -> logits (m, k)."""
+    return Mean(jax.tree_util.Partial(_probabilities, trees.as_callable(predict, "predict"), x))
+
+
+def _probabilities(predict: Callable[..., Any], x: PyTree, params: PyTree) -> Array:
+    return jax.nn.softmax(predict(params, x), axis=-1)
+
+
+def _share(weight: Array, total: Array) -> Array:
+    """weight/total, 0 as long as nothing has weight."""
+    return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0).astype(total.dtype)
+
+
+def _pooled_mean(states: _Moments) -> PyTree:
+    total = jnp.sum(states.weight)
+
+    def pool(means: Array) -> Array:
+        weight = states.weight.reshape(-1, *(1,) * (means.ndim - 1)).astype(means.dtype)
+        return jnp.sum(weight * means, axis=0) / total.astype(means.dtype)
+
+    return jax.tree.map(pool, states.mean)

@@ -1,0 +1,173 @@
+"""The record of a run: draws, weights, what the steps reported, and how to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from sgmcmc import trees
+from sgmcmc.types import Info, PyTree
+
+if TYPE_CHECKING:
+    from sgmcmc.sampler import Continuation
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """What `sgmcmc.sample` returns. All arrays are NumPy's.
+
+    Attributes:
+        draws: pytree of arrays [chain, draw, …], what `collect` made of the positions.
+        weights: [chain, draw], each draw's physical time over the nominal step: 1 for a
+            fixed step; 0 from the step on at which a chain stopped.
+        info: `Info` of arrays [chain, draw], what the step of each draw reported
+            (energy, gradient_norm, kinetic_energy, time, finite, acceptance or None).
+        reduced: {name: result} of the reducers.
+        config: what was asked for: sampler, numbers, sizes, key.
+        versions: of Python, JAX, NumPy and this library, and the backend.
+        stopped: {chain: step} of the chains that left the finite numbers; their draws are
+            NaN from there on. Steps count from 0, burn-in included.
+        num_steps: steps made by each chain, burn-in included.
+        gradient_evaluations: minibatch gradients in all, over chains, burn-in included.
+        compile_time, burnin_time, wall_time: seconds; `wall_time` is that of the draws.
+        tuning: what automatic tuning chose; None where nothing was tuned.
+    """
+
+    draws: PyTree
+    weights: np.ndarray
+    info: Info
+    reduced: dict[str, Any]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    stopped: dict[int, int]
+    num_steps: int
+    gradient_evaluations: float
+    compile_time: float
+    burnin_time: float
+    wall_time: float
+    tuning: Any = None
+    continuation: Continuation | None = None
+
+    @property
+    def num_chains(self) -> int:
+        return self.weights.shape[0]
+
+    @property
+    def num_draws(self) -> int:
+        """Draws made, of each chain."""
+        return self.weights.shape[1]
+
+    def resume(
+        self,
+        num_samples: int | None = None,
+        *,
+        kernel: Any = None,
+        params: PyTree = None,
+        data: PyTree = None,
+        collect: Any = True,
+        reducers: Any = None,
+        progress: bool = True,
+    ) -> Run:
+        """Go on, bit for bit as if the run had been asked for more draws at the start.
+
+        Args:
+            num_samples: draws to add; None: those that an interrupted run still owes.
+            kernel, data, collect, reducers: needed after `load` only, since code and data are
+                not saved: those that made the run.
+            params: after `load`, a pytree of the parameters' structure, where it has other
+                containers than dicts, lists and tuples.
+            progress: as in `sample`.
+
+        Returns:
+            A run with the draws of this one and the new ones.
+
+        Raises:
+            ValueError: nothing is left to draw; `kernel` or `data` is missing or differs.
+        """
+        from sgmcmc.sampler import resume
+
+        return resume(
+            self, num_samples, kernel=kernel, params=params, data=data,
+            collect=collect, reducers=reducers, progress=progress,
+        )  # fmt: skip
+
+    def save(self, path: str | Path) -> Path:
+        """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""
+        from sgmcmc.archive import save
+
+        return save(self, path)
+
+    def to_arviz(self) -> Any:
+        """An ArviZ DataTree: `posterior`, and `sample_stats` with weights and the info."""
+        from arviz_base import from_dict
+
+        posterior = {name.replace("/", "."): np.asarray(x) for name, x in _named(self.draws)}
+        stats = {name: x for name, x in self.info._asdict().items() if isinstance(x, np.ndarray)}
+        stats["weight"] = self.weights
+        renamed = {"energy": "energy", "finite": "finite", "acceptance": "acceptance_rate"}
+        stats = {renamed.get(name, name): x for name, x in stats.items()}
+        stats["diverging"] = ~self.info.finite
+        tree = from_dict({"posterior": posterior, "sample_stats": stats})
+        tree.attrs.update(sampler=self.config["sampler"], **self.versions)
+        return tree
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Run of {self.config['sampler']}", *_lines(self._facts())])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self._facts()
+        )
+        title = html.escape(f"Run of {self.config['sampler']}")
+        return f"<table><caption>{title}</caption>{rows}</table>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        config = self.config
+        shapes = [f"{name} {np.shape(x)[2:]}" for name, x in _named(self.draws)]
+        listed = ", ".join(shapes[:6]) + (f", and {len(shapes) - 6} more" if shapes[6:] else "")
+        numbers = ", ".join(
+            f"{name} {config[name]}"
+            for name in ("step_size", "friction", "temperature")
+            if config.get(name) is not None
+        )
+        facts = [
+            ("chains × draws", f"{self.num_chains} × {self.num_draws} of {config['num_samples']}"),
+            ("steps a chain", f"{self.num_steps}, every {config['thinning']}th kept"),
+            ("burn-in", f"{config['num_burnin']} steps"),
+            ("kernel", numbers),
+            ("draws", f"{listed or 'none kept'} ({trees.num_bytes(self.draws):,} bytes)"),
+            ("time", f"{self.wall_time:.2f} s for draws, {self.burnin_time:.2f} s burn-in, "
+                     f"{self.compile_time:.2f} s compiling"),
+        ]
+        if self.reduced:
+            facts.append(("reduced", ", ".join(self.reduced)))
+        if self.stopped:
+            facts.append(
+                ("stopped", ", ".join(f"chain {c} at step {s}" for c, s in self.stopped.items()))
+            )
+        return facts
+
+
+class NonFiniteError(FloatingPointError):
+    """A chain left the finite numbers. `run` has the draws made until then."""
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+def _named(tree: PyTree) -> list[tuple[str, Any]]:
+    if isinstance(tree, np.ndarray | jax.Array):
+        return [("theta", tree)]
+    return trees.named_leaves(tree)
+
+
+def _lines(facts: list[tuple[str, str]]) -> list[str]:
+    return [f"  {name:<15} {value}" for name, value in facts]

@@ -1,0 +1,283 @@
+"""The sampler loop: `sample` makes draws, `load` reads a saved run, both can go on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from sgmcmc import checks, describe, streams, trees
+from sgmcmc.archive import Saved
+from sgmcmc.chains import choose_method
+from sgmcmc.execution import Continuation, Settings, execute
+from sgmcmc.loop import Carry, Inputs, Keys, Program
+from sgmcmc.posterior import leading_axis
+from sgmcmc.run import Run
+from sgmcmc.streams import Stream
+from sgmcmc.types import Array, Key, PyTree
+
+
+def sample(
+    key: Key,
+    kernel: Any,
+    params: PyTree | Callable[[Key], PyTree],
+    data: PyTree = None,
+    *,
+    batch_size: int | None = None,
+    stream: str | Stream = "reshuffled",
+    num_chains: int = 4,
+    num_burnin: int = 1_000,
+    num_samples: int = 1_000,
+    thinning: int = 1,
+    collect: Callable[[PyTree], PyTree] | Sequence[str] | bool = True,
+    reducers: Mapping[str, Any] | None = None,
+    on_nonfinite: str = "raise",
+    chain_method: str = "auto",
+    chunk_steps: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Draw from a posterior: `num_chains` chains of `num_burnin + num_samples · thinning` steps.
+
+    Args:
+        key: `jax.random.key(seed)`, or a legacy uint32 key, which gives the same draws.
+        kernel: a sampler, for example `sgmcmc.baoab(posterior, step_size=0.01)`.
+        params: where chains begin: one pytree of floating arrays for all, one with a leading
+            chain axis (each leaf's first axis `num_chains`, where the target takes a slice and
+            not the whole), or `init(key) -> params`, called once a chain for dispersed starts.
+            Never changed, and still usable afterwards.
+        data: pytree of arrays with one leading axis, NumPy's or JAX's; None for targets
+            without data.
+        batch_size: examples a step; None: all of them.
+        stream: "reshuffled" (default), "with_replacement", "symmetric", "cyclic", "full", or
+            one of `sgmcmc.streams`. Each chain has its own batches.
+        num_chains, num_burnin, num_samples, thinning: `num_samples` draws of each chain, one
+            every `thinning` steps, after `num_burnin` steps.
+        collect: what to keep of a draw: True all of it, False nothing, a function of the
+            position, or the names of leaves ("layers/0/weight", or a part of the path before
+            a "/").
+        reducers: {name: reducer} of `sgmcmc.reducers`, folded draw by draw.
+        on_nonfinite: "raise" a `NonFiniteError` that carries the draws so far; "stop_chain":
+            keep the other chains; "ignore".
+        chain_method: "vmap", "map" (whole chains in turn), "sharded_vmap", "sharded_map"
+            (chains spread over the devices), or "auto", a fixed rule of sizes, backend and
+            device count (`sgmcmc.chains`).
+        chunk_steps: steps between two looks at the clock; None: about half a second. Changes
+            no draw.
+        progress: show a progress bar; plain lines where the output is no terminal.
+
+    Returns:
+        A `Run`. Ctrl-C ends the run early and keeps the draws made so far.
+
+    Raises:
+        TypeError, ValueError: bad input, by name, with what was given and what is allowed.
+        MemoryError: the draws would take more than half of the free memory.
+        NonFiniteError: a chain diverged, with chain and step, and the run so far in `.run`.
+    """
+    settings = Settings(
+        num_chains, num_burnin, num_samples, thinning, on_nonfinite, chunk_steps, chain_method
+    )
+    continuation = _prepare(
+        key, kernel, params, data, batch_size, stream, settings, collect, reducers
+    )
+    return execute(continuation, None, progress)
+
+
+def resume(
+    run: Run,
+    num_samples: int | None,
+    *,
+    kernel: Any,
+    params: PyTree,
+    data: PyTree,
+    collect: Any,
+    reducers: Mapping[str, Any] | None,
+    progress: bool,
+) -> Run:
+    """Go on with a run; see `Run.resume`."""
+    if num_samples is None:
+        num_samples = run.config["num_samples"] - run.num_draws
+        if num_samples < 1:
+            raise ValueError("num_samples: this run has all its draws; say how many to add")
+    checks.count(num_samples, "num_samples", least=1)
+    continuation = run.continuation
+    if isinstance(continuation, Saved):
+        continuation = _thaw(run, continuation, kernel, params, data, collect, reducers)
+    settings = continuation.settings._replace(num_samples=run.num_draws + num_samples)
+    checks.total_steps(settings.num_burnin + settings.num_samples * settings.thinning)
+    return execute(dataclasses.replace(continuation, settings=settings), run, progress)
+
+
+def _thaw(
+    run: Run, saved: Saved, kernel: Any, params: Any, data: Any, collect: Any, reducers: Any
+) -> Continuation:
+    """A loaded run's continuation, built anew from its configuration and checked against it."""
+    if kernel is None:
+        raise ValueError("kernel: got None; a loaded run needs the kernel that made it")
+    if describe.fingerprint(kernel) != saved.fingerprint:
+        raise ValueError("kernel: its numbers or sub-steps are not those that made this run")
+    if params is None:
+        if not saved.plain_position:
+            raise ValueError(
+                "params: got None; these parameters are no dicts, lists and tuples, so resuming "
+                "a loaded run needs a pytree of their structure"
+            )
+        params = jax.tree.map(lambda x: x[0], saved.position)
+    config = run.config
+    settings = Settings(**{name: config[name] for name in Settings._fields})
+    key = jax.random.wrap_key_data(
+        jnp.asarray(config["key"], jnp.uint32), impl=config["key_type"]
+    )
+    fresh = _prepare(
+        key, kernel, params, data, config["requested_batch_size"], config["stream"] or "full",
+        settings, collect, reducers,
+    )  # fmt: skip
+    leaves, structure = jax.tree.flatten(fresh.carry)
+    shapes = [(x.shape, x.dtype) for x in leaves]
+    if shapes != [(x.shape, x.dtype) for x in saved.leaves]:
+        raise ValueError(
+            "reducers: what a chain carries differs from what was saved; pass the params, "
+            "collect and reducers of the run that was saved"
+        )
+    carry = jax.tree.unflatten(structure, [jnp.asarray(x) for x in saved.leaves])
+    return dataclasses.replace(fresh, carry=carry, counter=saved.counter)
+
+
+def _prepare(
+    key: Any,
+    kernel: Any,
+    params: Any,
+    data: PyTree,
+    batch_size: int | None,
+    stream: str | Stream,
+    settings: Settings,
+    collect: Any,
+    reducers: Mapping[str, Any] | None,
+) -> Continuation:
+    """Check everything, and stand at step 0."""
+    key = checks.typed_key(key)
+    checks.require_kernel(kernel)
+    checks.settings(settings)
+    num_chains = settings.num_chains
+    data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
+    init_key, noise_key, stream_key = jax.random.split(key, 3)
+    position, template = _positions(init_key, kernel, params, data, num_chains)
+    checks.log_density_shape(kernel, template, data, batch_size)
+    keep = collector(collect, template)
+    draw_bytes = checks.draws_fit(keep, template, num_chains, settings.num_samples)
+    num_parameters = trees.size(template)
+    method, vmapped, devices = choose_method(settings.chain_method, num_chains, num_parameters)
+    program = Program(
+        stream=chosen,
+        data_size=0 if data is None else leading_axis(data),
+        batch_size=batch_size,
+        num_parameters=num_parameters,
+        capacity=_capacity(draw_bytes, settings.num_samples),
+        vmapped=vmapped,
+        devices=devices,
+        protect=settings.on_nonfinite != "ignore",
+        carry_noise=getattr(kernel, "noise", None) == "fast",
+    )
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    keys = Keys(*(fold(k, jnp.arange(num_chains)) for k in (noise_key, stream_key)))
+    inputs = Inputs(program, kernel, data, keys, keep, _reducers(reducers))
+    carry = _first_carry(inputs, init_key, position)
+    return Continuation(settings._replace(chain_method=method), inputs, carry, 0, key)
+
+
+def _positions(
+    init_key: Key, kernel: Any, params: Any, data: PyTree, num_chains: int
+) -> tuple[PyTree, PyTree]:
+    """Starts with a chain axis, as new arrays, and one chain's as a template."""
+    if callable(params) and not any(eqx.is_array(leaf) for leaf in jax.tree.leaves(params)):
+        # The first half of a chain's key begins its parameters, the second its momentum.
+        chain_keys = [jax.random.split(jax.random.fold_in(init_key, c))[0] for c in range(num_chains)]
+        starts = [params(chain_key) for chain_key in chain_keys]
+        trees.require_floating(starts[0], "params")
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+        return stacked, jax.tree.map(jnp.asarray, starts[0])
+    trees.require_floating(params, "params")
+    params = jax.tree.map(jnp.asarray, params)
+    if checks.has_chain_axis(kernel, params, data, num_chains):
+        return trees.copy(params), jax.tree.map(lambda x: x[0], params)
+    repeat = lambda x: jnp.repeat(x[None], num_chains, axis=0)  # noqa: E731
+    return jax.tree.map(repeat, params), params
+
+
+def _first_carry(inputs: Inputs, init_key: Key, position: PyTree) -> Carry:
+    num_chains = jax.tree.leaves(position)[0].shape[0]
+    second = lambda c: jax.random.split(jax.random.fold_in(init_key, c))[1]  # noqa: E731
+    momentum_keys = jax.vmap(second)(jnp.arange(num_chains))
+    return _start(inputs, momentum_keys, position)
+
+
+@eqx.filter_jit
+def _start(inputs: Inputs, momentum_keys: Key, position: PyTree) -> Carry:
+    program, kernel = inputs.program, inputs.kernel
+    begin = lambda p, k: kernel.init(p, k, inputs.data)  # noqa: E731
+    state = jax.vmap(begin)(position, momentum_keys)
+    sizes = (program.data_size, program.batch_size)
+    stream = program.stream if inputs.data is not None else streams.full()
+    first_order = lambda k: streams.order_at(stream, k, jnp.zeros((), jnp.int32), *sizes)  # noqa: E731
+    order = jax.vmap(first_order)(inputs.keys.stream)
+    reduced = {name: jax.vmap(r.init)(position) for name, r in inputs.reducers.items()}
+    return Carry(state, order, jnp.full(momentum_keys.shape, -1, jnp.int32), reduced)
+
+
+def collector(collect: Any, template: PyTree) -> Callable[[PyTree], PyTree] | None:
+    """What `collect` stands for, as a pytree of code and arrays; None keeps nothing.
+
+    Raises:
+        ValueError: a name fits no leaf.
+        TypeError: neither a bool, nor names, nor a function.
+    """
+    if collect is False:
+        return None
+    if collect is True or collect is None:
+        return Partial(_everything)
+    if callable(collect):
+        return trees.as_callable(collect, "collect")
+    if isinstance(collect, str) or not isinstance(collect, Sequence):
+        raise TypeError(f"collect: got {collect!r}; expected True, False, names or a function")
+    known = [name for name, _ in trees.named_leaves(template)]
+    for name in collect:
+        if not any(_is_part(name, other) for other in known):
+            raise ValueError(f"collect: no leaf is called {name!r}; there are {', '.join(known)}")
+    return _Subset(tuple(collect))
+
+
+class _Subset(eqx.Module):
+    """Keeps the leaves of these names, as a dict of them."""
+
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __call__(self, position: PyTree) -> dict[str, Array]:
+        return {
+            path: leaf
+            for path, leaf in trees.named_leaves(position)
+            if any(_is_part(name, path) for name in self.names)
+        }
+
+
+def _is_part(name: str, path: str) -> bool:
+    return path == name or path.startswith(f"{name}/")
+
+
+def _everything(position: PyTree) -> PyTree:
+    return position
+
+
+def _reducers(reducers: Mapping[str, Any] | None) -> dict[str, Any]:
+    for name, reducer in (reducers or {}).items():
+        if not all(hasattr(reducer, part) for part in ("init", "update", "result")):
+            raise TypeError(f"reducers: {name!r} has no init, update and result; see sgmcmc.reducers")
+    return dict(reducers or {})
+
+
+def _capacity(draw_bytes: int, num_samples: int) -> int:
+    """Draws that a chunk can hold: 32 MiB of them, and 4096 at most."""
+    return max(1, min(num_samples, 4096, 2**25 // max(draw_bytes, 1)))

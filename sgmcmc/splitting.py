@@ -1,0 +1,240 @@
+"""The kernel that executes a plan: word × gradient estimator × metric × clock."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from sgmcmc import noise as noises
+from sgmcmc import substeps, trees
+from sgmcmc.clocks import Clock, Rate, as_clock, as_rate
+from sgmcmc.gradients import Estimator
+from sgmcmc.metrics import Metric
+from sgmcmc.posterior import Posterior
+from sgmcmc.types import Array, Batch, Info, Key, PyTree, State
+from sgmcmc.words import Plan
+
+
+class _Pace(NamedTuple):
+    """The numbers of one step, read once for all its letters."""
+
+    dt: Array
+    friction: Array
+    temperature: Array
+
+
+class _Phase(NamedTuple):
+    """What the sub-steps of one step change."""
+
+    position: PyTree
+    momentum: PyTree
+    gradient: PyTree
+    energy: Array
+    estimator: PyTree
+    extra: PyTree
+
+
+class SplittingKernel(eqx.Module):
+    """A sampler as a sequence of sub-steps; `sgmcmc.langevin` and its kin build it.
+
+    Its step size, friction, temperature and metric are array leaves: kernels that differ
+    in them alone share one trace and can be vmapped. See `sgmcmc.types.Kernel`.
+    """
+
+    posterior: Posterior
+    clock: Clock
+    friction: Rate | None
+    temperature: Rate
+    metric: Metric
+    gradient: Estimator
+    name: str = eqx.field(static=True)
+    noise: str = eqx.field(static=True)
+    plan: Plan = eqx.field(static=True)
+    order: int = eqx.field(static=True)
+    batches_per_step: int = eqx.field(static=True)
+    refresh_every: int | None = eqx.field(static=True)
+
+    @property
+    def gradient_evaluations(self) -> float:
+        """Gradients of one minibatch (or of all data, under `full`) that a step costs."""
+        return float(self.plan.gradient_evaluations)
+
+    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
+        """The first state. Underdamped kernels draw r ~ N(0, T).
+
+        Args:
+            position: pytree of floating arrays.
+            rng_key: consumed.
+            data: all data, for the estimators that need them.
+
+        Raises:
+            TypeError, ValueError: `position` is empty or not floating, or the metric's
+                shape is not that of `position`; the leaf's path is named.
+        """
+        trees.require_floating(position, "params")
+        self.metric.check(position)
+        position = jax.tree.map(jnp.asarray, position)
+        momentum, extra = (), ()
+        clock = self.clock.init()
+        momentum_key, extra_key = jax.random.split(rng_key)
+        if self.friction is not None:
+            standard = noises.draw(momentum_key, position, 1, "gaussian")
+            spread = jnp.sqrt(self.temperature(clock.count))
+            momentum = trees.scale(spread, noises.to_tree(standard[0], position))
+        if any(step.letter == "M" for step in self.plan.substeps):
+            extra = noises.draw(extra_key, position, 1, self.noise)[0]
+        estimator = self.gradient.init(self.posterior, position, data)
+        return State(position, momentum, estimator, (), clock, extra)
+
+    def draw(self, rng_key: Key, state: State) -> Array:
+        """(rows, d) floats under `noise="gaussian"`, uint32 words under "fast"."""
+        return noises.draw(rng_key, state.position, self.plan.num_normals, self.noise)
+
+    def drive(self, noise: Array, state: State, batch: Any) -> tuple[State, Info]:
+        """One step. `noise` may be floats or words, whatever the kernel's own kind."""
+        dt, weight, clock = self.clock.tick(state.clock)
+        count = state.clock.count
+        friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)
+        pace = _Pace(dt, friction, self.temperature(count))
+        zero = jnp.zeros((), trees.accumulator_dtype(state.position))
+        phase = _Phase(state.position, state.momentum, (), zero, state.estimator, state.extra)
+        end, gradients = phase, 0
+        for step in self.plan.substeps:
+            if step.letter == "G":
+                phase = self._evaluate(phase, self._batch(batch, gradients))
+                gradients += 1
+                continue
+            before = phase
+            phase = self._apply(step.letter, step.fraction, step.noise, before, noise, pace)
+            if step.end == step.fraction:
+                end = phase
+            elif step.end is not None:
+                # The first part of a merged sub-step, with the same normals: its law at the
+                # word's end is exact, and costs no second draw.
+                end = self._apply(step.letter, step.end, step.noise, before, noise, pace)
+        kinetic = zero if self.friction is None else trees.dot(end.momentum, end.momentum) / 2
+        norm = jnp.sqrt(trees.dot(phase.gradient, phase.gradient))
+        info = Info(
+            position=end.position,
+            weight=weight,
+            time=dt,
+            energy=phase.energy,
+            gradient_norm=norm,
+            kinetic_energy=kinetic,
+            finite=jnp.isfinite(phase.energy) & jnp.isfinite(norm) & jnp.isfinite(kinetic),
+        )
+        following = State(
+            phase.position, phase.momentum, phase.estimator, state.metric, clock, phase.extra
+        )
+        return following, info
+
+    def step(self, rng_key: Key, state: State, batch: Any = None) -> tuple[State, Info]:
+        """`drive(draw(rng_key, state), state, batch)`."""
+        return self.drive(self.draw(rng_key, state), state, batch)
+
+    def refresh(self, state: State, data: PyTree) -> State:
+        """Nothing to recompute here: `state` itself."""
+        return state
+
+    def bind(self, data: PyTree = None, batch_size: int | None = None, stream: Any = "reshuffled"):
+        """This kernel with its data, for loops that pass no batch; see `sgmcmc.interop`."""
+        from sgmcmc.interop import bind
+
+        return bind(self, data, batch_size, stream)
+
+    def _batch(self, batch: Any, gradients: int) -> Any:
+        if self.batches_per_step == 1:
+            return batch
+        return jax.tree.map(lambda x: x[gradients], batch)
+
+    def _evaluate(self, phase: _Phase, batch: Batch | PyTree) -> _Phase:
+        energy, gradient, estimator = self.gradient(
+            self.posterior, phase.position, batch, phase.estimator
+        )
+        energy = energy.astype(phase.energy.dtype)
+        return phase._replace(energy=energy, gradient=gradient, estimator=estimator)
+
+    def _apply(
+        self, letter: str, fraction: float, row: int, phase: _Phase, noise: Array, pace: _Pace
+    ) -> _Phase:
+        def normals(which: int = 0) -> PyTree:
+            return noises.to_tree(noise[row + which], phase.position)
+
+        t, friction, temperature = fraction * pace.dt, pace.friction, pace.temperature
+        position, momentum, gradient = phase.position, phase.momentum, phase.gradient
+        match letter:
+            case "A":
+                position = substeps.drift(position, momentum, t, self.metric)
+            case "B":
+                momentum = substeps.kick(momentum, gradient, t, self.metric)
+            case "O":
+                momentum = substeps.ornstein_uhlenbeck(
+                    momentum, normals(), t, friction, temperature
+                )
+            case "U":
+                pair = (normals(0), normals(1))
+                position, momentum = substeps.drift_with_friction(
+                    position, momentum, pair, t, friction, temperature, self.metric
+                )
+            case "F":
+                momentum = substeps.euler_friction(momentum, normals(), t, friction, temperature)
+            case "E":
+                position = substeps.overdamped_euler(
+                    position, gradient, normals(), t, temperature, self.metric
+                )
+            case "M":
+                pair = (noises.to_tree(phase.extra, position), normals())
+                position = substeps.leimkuhler_matthews(
+                    position, gradient, pair, t, temperature, self.metric
+                )
+                phase = phase._replace(extra=noise[row].astype(phase.extra.dtype))
+            case _:
+                raise ValueError(f"word: no sub-step is called {letter!r}")
+        return phase._replace(position=position, momentum=momentum)
+
+
+def build(
+    posterior: Posterior,
+    step_size: Any,
+    plan: Plan,
+    *,
+    name: str,
+    friction: Any,
+    temperature: Any,
+    metric: Metric,
+    gradient: Estimator,
+    noise: str,
+    order: int | None = None,
+    batches_per_step: int = 1,
+) -> SplittingKernel:
+    """A kernel from a plan, its arguments checked. `friction=None`: overdamped.
+
+    Raises:
+        TypeError, ValueError: the argument is named, with what was given and what is allowed.
+    """
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
+    if noise not in noises.KINDS:
+        raise ValueError(f"noise: got {noise!r}; allowed: {', '.join(noises.KINDS)}")
+    if batches_per_step not in (1, plan.gradient_evaluations):
+        raise ValueError(
+            f"batches_per_step: got {batches_per_step}; allowed: 1, or one for each of "
+            f"the {plan.gradient_evaluations} gradients of a step"
+        )
+    return SplittingKernel(
+        posterior=posterior,
+        clock=as_clock(step_size),
+        friction=None if friction is None else as_rate(friction, "friction"),
+        temperature=as_rate(temperature, "temperature"),
+        metric=metric,
+        gradient=gradient,
+        name=name,
+        noise=noise,
+        plan=plan,
+        order=plan.order if order is None else order,
+        batches_per_step=batches_per_step,
+        refresh_every=None,
+    )

@@ -1,0 +1,127 @@
+"""Saving: pytrees in one NumPy archive, written whole or not at all, without pickle.
+
+The archive is a `.npz`: array i of each tree under `<tree>/<i>`, and one entry of JSON
+with the rest, trees' containers included. Dicts, lists and tuples come back as they were;
+other containers come back as dicts of their fields.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc.types import PyTree
+
+FORMAT = "sgmcmc-run-1"
+_HEADER = "header.json"
+
+
+def write(path: str | Path, trees: dict[str, PyTree], header: dict[str, Any]) -> Path:
+    """Write `trees` of arrays and a JSON-able `header` to `path`, replacing it at the end."""
+    path = Path(path)
+    arrays: dict[str, np.ndarray] = {}
+    described = {}
+    for name, tree in trees.items():
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+        for i, leaf in enumerate(leaves):
+            # Types that NumPy does not know, bfloat16 and its kin, are kept as their bits.
+            known = leaf.dtype.kind in "biufc"
+            arrays[f"{name}/{i}"] = leaf if known else leaf.view(f"u{leaf.dtype.itemsize}")
+        dtypes = [leaf.dtype.name for leaf in leaves]
+        described[name] = {"containers": containers(tree), "dtypes": dtypes}
+    text = json.dumps({"format": FORMAT, "trees": described, "header": header})
+    arrays[_HEADER] = np.frombuffer(text.encode(), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def read(path: str | Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """The trees and the header of a file that `write` made; the file is only read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, damaged, or not one of ours.
+    """
+    path = Path(path)
+    try:
+        # np.load checks each entry's checksum as it reads.
+        with np.load(path, allow_pickle=False) as archive:
+            entries = {name: archive[name] for name in archive.files}
+        document = json.loads(entries[_HEADER].tobytes().decode())
+        if document["format"] != FORMAT:
+            raise ValueError(f"its format is {document['format']!r}, not {FORMAT!r}")
+        trees = {
+            name: _rebuild(
+                spec["containers"],
+                iter(
+                    entries[f"{name}/{i}"].view(jnp.dtype(dtype))
+                    for i, dtype in enumerate(spec["dtypes"])
+                ),
+            )
+            for name, spec in document["trees"].items()
+        }
+    except FileNotFoundError:
+        raise
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, TypeError) as error:
+        raise ValueError(
+            f"path: {path.name} is not a complete file of a sgmcmc run ({error})"
+        ) from error
+    return trees, document["header"]
+
+
+def containers(tree: PyTree) -> Any:
+    """The containers of a pytree as JSON: a leaf is 0, None is null."""
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        # JAX flattens dicts in the order of their keys.
+        return {"dict": [[key, containers(tree[key])] for key in sorted(tree)]}
+    if isinstance(tree, list):
+        return {"list": [containers(item) for item in tree]}
+    if isinstance(tree, tuple) and not hasattr(tree, "_fields"):
+        return {"tuple": [containers(item) for item in tree]}
+    if jax.tree_util.all_leaves([tree]):
+        return 0
+    children = jax.tree_util.default_registry.flatten_one_level_with_keys(tree)[0]
+    named = [[jax.tree_util.keystr((key,), simple=True), containers(c)] for key, c in children]
+    return {"fields": named}
+
+
+def has_own_containers(spec: Any) -> bool:
+    """Whether a tree has containers other than dicts, lists and tuples."""
+    if not isinstance(spec, dict):
+        return False
+    (kind, children), *_ = spec.items()
+    items = children if kind in ("list", "tuple") else [child for _, child in children]
+    return kind == "fields" or any(has_own_containers(item) for item in items)
+
+
+def _rebuild(spec: Any, leaves: Any) -> PyTree:
+    if spec is None:
+        return None
+    if spec == 0:
+        return next(leaves)
+    (kind, children), *_ = spec.items()
+    if kind == "list":
+        return [_rebuild(child, leaves) for child in children]
+    if kind == "tuple":
+        return tuple(_rebuild(child, leaves) for child in children)
+    return {key: _rebuild(child, leaves) for key, child in children}

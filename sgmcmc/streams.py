@@ -1,0 +1,182 @@
+"""Batch streams: which examples step t sees, as a function of key and counter alone.
+
+A stream is two functions. `order` is the rare and dear one, a permutation an epoch, which
+the loop calls at an epoch's first step and carries; `rows` is the cheap one. `rows_at`
+calls both, so that any step's batch can be had again from key and counter.
+
+N examples in batches of n make K = ⌈N/n⌉ batches. Where n does not divide N the last one
+is short: it is padded, and its mask says which rows count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sgmcmc.types import Array, Batch, Key, PyTree
+
+
+class Rows(NamedTuple):
+    """The rows of one batch: index (n,) int32, mask (n,) or None, share () or None."""
+
+    index: Array
+    mask: Array | None = None
+    share: Array | None = None
+
+
+class Stream(NamedTuple):
+    """A batch stream. Hashable, and static in every jitted function.
+
+    Attributes:
+        name: as `sample(..., stream=name)` takes it.
+        rows: `(order, key, counter, data_size, batch_size) -> Rows`.
+        order: `(key, epoch, data_size, batch_size) -> (K n,)` int32, or None where nothing
+            is prepared for an epoch.
+        sweeps: how often an epoch goes through the data; an epoch is `sweeps` K steps.
+    """
+
+    name: str
+    rows: Callable[[Array, Key, Array, int, int], Rows]
+    order: Callable[[Key, Array, int, int], Array] | None = None
+    sweeps: int = 1
+
+    def period(self, data_size: int, batch_size: int) -> int:
+        """Steps in an epoch."""
+        return self.sweeps * num_batches(data_size, batch_size)
+
+
+def with_replacement() -> Stream:
+    """n rows drawn uniformly and independently every step."""
+    return Stream("with_replacement", _draw_rows)
+
+
+def reshuffled() -> Stream:
+    """A fresh uniform permutation every epoch, cut into K batches."""
+    return Stream("reshuffled", _forward_rows, _permutation)
+
+
+def symmetric() -> Stream:
+    """A fresh permutation, its K batches forwards and then backwards: 2K steps.
+
+    Symmetric minibatch splitting (arXiv 2410.19780); the batch at the turn is used twice.
+    """
+    return Stream("symmetric", _there_and_back_rows, _permutation, sweeps=2)
+
+
+def cyclic() -> Stream:
+    """The data's own order in every epoch.
+
+    A short last batch takes the share n_j K/N of a step, so that a sweep is unbiased.
+    """
+    return Stream("cyclic", _cyclic_rows)
+
+
+def full() -> Stream:
+    """All N examples every step; nothing is gathered."""
+    return Stream("full", _all_rows)
+
+
+def from_name(stream: str | Stream) -> Stream:
+    """A stream, or the stream of that name.
+
+    Raises:
+        ValueError: no stream has that name.
+    """
+    if isinstance(stream, Stream):
+        return stream
+    known = [make() for make in (with_replacement, reshuffled, symmetric, cyclic, full)]
+    for candidate in known:
+        if candidate.name == stream:
+            return candidate
+    allowed = ", ".join(candidate.name for candidate in known)
+    raise ValueError(f"stream: got {stream!r}; allowed: {allowed}, or a streams.Stream")
+
+
+def num_batches(data_size: int, batch_size: int) -> int:
+    """K = ⌈N/n⌉."""
+    return -(-data_size // batch_size)
+
+
+def order_at(stream: Stream, key: Key, counter: Array, data_size: int, batch_size: int) -> Array:
+    """What the epoch of step `counter` prepares; empty where there is nothing to prepare."""
+    if stream.order is None:
+        return jnp.zeros((0,), jnp.int32)
+    epoch = jnp.asarray(counter) // stream.period(data_size, batch_size)
+    return stream.order(key, epoch, data_size, batch_size)
+
+
+def rows_at(stream: Stream, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+    """The rows of step `counter`, from key and counter alone."""
+    order = order_at(stream, key, counter, data_size, batch_size)
+    return stream.rows(order, key, jnp.asarray(counter), data_size, batch_size)
+
+
+def gather(stream: Stream, rows: Rows, data: PyTree) -> Batch:
+    """The batch of these rows; a full one is the data themselves, without a copy."""
+    if stream.rows is _all_rows:
+        return Batch(data)
+    # Streams only make rows in range, and the check would cost a pass over the batch.
+    taken = jax.tree.map(lambda x: x.at[rows.index].get(mode="promise_in_bounds"), data)
+    return Batch(taken, rows.index, rows.mask, rows.share)
+
+
+def check_batch_size(batch_size: int, data_size: int, stream: Stream) -> None:
+    """Raise unless the stream can make batches of that size.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 1, or above the number of examples where none is drawn twice.
+    """
+    if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__"):
+        raise TypeError(f"batch_size: got {batch_size!r}; expected an integer")
+    repeats = stream.rows is _draw_rows
+    if batch_size < 1 or (batch_size > data_size and not repeats):
+        upper = "" if repeats else f" and at most {data_size}, the number of examples"
+        raise ValueError(f"batch_size: got {batch_size}; allowed: at least 1{upper}")
+
+
+def _permutation(key: Key, epoch: Array, data_size: int, batch_size: int) -> Array:
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), data_size).astype(jnp.int32)
+    padding = num_batches(data_size, batch_size) * batch_size - data_size
+    return jnp.concatenate([order, order[:padding]])
+
+
+def _draw_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+    key = jax.random.fold_in(key, counter)
+    return Rows(jax.random.randint(key, (batch_size,), 0, data_size, jnp.int32))
+
+
+def _forward_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+    return _cut(order, counter % num_batches(data_size, batch_size), data_size, batch_size)
+
+
+def _there_and_back_rows(
+    order: Array, key: Key, counter: Array, data_size: int, batch_size: int
+) -> Rows:
+    k = num_batches(data_size, batch_size)
+    j = counter % (2 * k)
+    return _cut(order, jnp.where(j < k, j, 2 * k - 1 - j), data_size, batch_size)
+
+
+def _cyclic_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+    k = num_batches(data_size, batch_size)
+    place = (counter % k) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    if k * batch_size == data_size:
+        return Rows(place)
+    mask = place < data_size
+    return Rows(place % data_size, mask, jnp.sum(mask) * (k / data_size))
+
+
+def _all_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+    return Rows(jnp.arange(data_size, dtype=jnp.int32))
+
+
+def _cut(order: Array, j: Array, data_size: int, batch_size: int) -> Rows:
+    """Batch j of an order whose length is K n, padding included."""
+    index = jax.lax.dynamic_slice(order, (j * batch_size,), (batch_size,))
+    if order.shape[0] == data_size:
+        return Rows(index)
+    return Rows(index, j * batch_size + jnp.arange(batch_size) < data_size)

@@ -1,0 +1,112 @@
+"""The records that every part of the library passes on: batch, state, info, kernel.
+
+They hold arrays only, so that they jit, vmap, shard and save without further ado.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+
+Array: TypeAlias = jax.Array
+PyTree: TypeAlias = Any
+Key: TypeAlias = jax.Array
+
+
+class Batch(NamedTuple):
+    """The examples of one step.
+
+    Attributes:
+        data: pytree of arrays with a common leading axis of length n.
+        index: rows of the full data, shape (n,), or None where `data` is all of it.
+        mask: bool (n,), False where a row only pads a short batch; None: no padding.
+        share: () factor on the step's gradient, or None for 1. Streams that visit
+            batches of unequal size in a fixed order use it (n_j K / N), so that the
+            gradients of one sweep still sum to K full gradients.
+    """
+
+    data: PyTree
+    index: Array | None = None
+    mask: Array | None = None
+    share: Array | None = None
+
+
+class ClockState(NamedTuple):
+    """Steps made so far, int32 (), and what an adaptive clock remembers."""
+
+    count: Array
+    memory: PyTree = ()
+
+
+class State(NamedTuple):
+    """What the next step needs, and nothing else.
+
+    `momentum` is the whitened momentum M^{-1/2} p, whose law is N(0, T) in every
+    coordinate whatever the metric; () for overdamped kernels. `extra` belongs to a
+    word alone (Leimkuhler-Matthews: the last noise).
+    """
+
+    position: PyTree
+    momentum: PyTree
+    estimator: PyTree
+    metric: PyTree
+    clock: ClockState
+    extra: PyTree = ()
+
+
+class Info(NamedTuple):
+    """What one step reports. Collectors read only `position` and `weight`.
+
+    Attributes:
+        position: the position to record.
+        weight: () physical time of the draw over the nominal step; 1 for a fixed step.
+        time: () physical time of the step, in units of `step_size`.
+        energy: () estimate of U, in nats, where the step took its last gradient.
+        gradient_norm: () Euclidean norm of that gradient estimate.
+        kinetic_energy: () p·M⁻¹p/2 at the end of the word; 0 for overdamped kernels.
+        finite: () bool, False once energy, gradient or momentum is not finite.
+        acceptance: () acceptance probability of exact samplers, None elsewhere.
+    """
+
+    position: PyTree
+    weight: Array
+    time: Array
+    energy: Array
+    gradient_norm: Array
+    kinetic_energy: Array
+    finite: Array
+    acceptance: Array | None = None
+
+
+class Kernel(Protocol):
+    """The contract of a sampler; see `sgmcmc.splitting.SplittingKernel` for the usual one.
+
+    A kernel is a pytree. Its numbers are array leaves, so that kernels which differ in
+    numbers alone share one trace and can be vmapped; everything else is static.
+    """
+
+    order: int
+    gradient_evaluations: float
+    batches_per_step: int
+    refresh_every: int | None
+
+    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
+        """The first state; draws the momentum where there is one."""
+        ...
+
+    def draw(self, rng_key: Key, state: State) -> PyTree:
+        """Every random number of one step; reads the shapes of `state`, never its values."""
+        ...
+
+    def drive(self, noise: PyTree, state: State, batch: PyTree) -> tuple[State, Info]:
+        """One step, a deterministic function of its arguments."""
+        ...
+
+    def step(self, rng_key: Key, state: State, batch: PyTree) -> tuple[State, Info]:
+        """`drive(draw(rng_key, state), state, batch)`."""
+        ...
+
+    def refresh(self, state: State, data: PyTree) -> State:
+        """Recompute what depends on all data (a snapshot's gradient); outside the chains' vmap."""
+        ...
