@@ -6,16 +6,19 @@ Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable reco
 from sgmcmc.diagnostics.classification import Classification, classification_scores
 from sgmcmc.diagnostics.predictive import predictive
 from sgmcmc.diagnostics.regression import Regression, regression_scores
+from sgmcmc.diagnostics.stationary import StationaryLaw, stationary_law
 from sgmcmc.diagnostics.statistics import statistics
 from sgmcmc.diagnostics.summary import Summary, summary
 
 __all__ = [
     "Classification",
     "Regression",
+    "StationaryLaw",
     "Summary",
     "classification_scores",
     "predictive",
     "regression_scores",
+    "stationary_law",
     "statistics",
     "summary",
 ]

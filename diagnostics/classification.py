@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import entr
 
 from sgmcmc.diagnostics.plots import new_axes
 
@@ -42,8 +43,7 @@ class Classification:
     @property
     def entropy(self) -> np.ndarray:
         """(m,): predictive entropy −Σ p log p, in nats; at most log k."""
-        p = self.probabilities
-        return -np.where(p > 0, p * self.log_probabilities, 0.0).sum(axis=1)
+        return entr(self.probabilities).sum(axis=1)
 
     @property
     def mutual_information(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from sgmcmc.models import checks
 from sgmcmc.types import Array, Key
@@ -25,14 +26,13 @@ class Affine(eqx.Module):
 
 
 class PriorDraw(eqx.Module):
-    """`key -> params`: a draw from N(0, scale²) for every entry."""
+    """`(scale, key) -> params`: a draw from N(0, scale²) for every entry."""
 
-    scale: Array
     num_features: int | None = eqx.field(static=True)
     intercept: bool = eqx.field(static=True)
     num_outputs: int | None = eqx.field(static=True, default=None)
 
-    def __call__(self, key: Key) -> Array:
+    def __call__(self, scale: Array, key: Key) -> Array:
         if self.num_features is None:
             raise ValueError(
                 "num_features: got None; init needs it, give it to the model's constructor"
@@ -40,13 +40,13 @@ class PriorDraw(eqx.Module):
         shape: tuple[int, ...] = (self.num_features + self.intercept,)
         if self.num_outputs is not None:
             shape = (*shape, self.num_outputs)
-        return self.scale * jax.random.normal(key, shape, self.scale.dtype)
+        return scale * jax.random.normal(key, shape, scale.dtype)
 
 
 def prior_draw(
     scale: Array, num_features: int | None, intercept: bool, num_outputs: int | None = None
-) -> PriorDraw:
-    """A checked `PriorDraw`.
+) -> Partial:
+    """`key -> params`, a `PriorDraw` from N(0, scale²).
 
     Raises:
         TypeError: `num_features` is not an integer or None, or `intercept` no bool.
@@ -56,4 +56,4 @@ def prior_draw(
         num_features = checks.count(num_features, "num_features")
     if not isinstance(intercept, bool):
         raise TypeError(f"intercept: got {intercept!r}; expected True or False")
-    return PriorDraw(scale, num_features, intercept, num_outputs)
+    return Partial(PriorDraw(num_features, intercept, num_outputs), scale)

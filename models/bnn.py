@@ -104,6 +104,7 @@ class HeInit(eqx.Module):
     sizes: tuple[int, ...] = eqx.field(static=True)
     learn_noise: bool = eqx.field(static=True)
 
+    @eqx.filter_jit  # one small program in place of a dozen
     def __call__(self, key: Key) -> PyTree:
         keys = jax.random.split(key, len(self.sizes) - 1)
         layers = tuple(

@@ -82,6 +82,7 @@ class HeInit(eqx.Module):
     kernel_size: int = eqx.field(static=True)
     num_classes: int = eqx.field(static=True)
 
+    @eqx.filter_jit  # one small program in place of a dozen
     def __call__(self, key: Key) -> PyTree:
         height, width, depth = self.image_shape
         *conv_keys, dense_key = jax.random.split(key, len(self.channels) + 1)

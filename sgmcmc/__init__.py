@@ -1,8 +1,9 @@
 """Stochastic-gradient MCMC on JAX: posteriors of neural networks, by proven samplers."""
 
-from sgmcmc import clocks, gradients, metrics, reducers, streams
+from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
+from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import (
     aboba,
     baoab,

@@ -25,6 +25,7 @@ while it drives step t with the words it carries.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,6 +43,7 @@ _POLYNOMIAL = (1.379886546, -2.405797425, 13.25602627, -22.46115825, 13.05110096
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_LANES = 128
 
 
 def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
@@ -120,21 +122,23 @@ def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
     """Exactly ``jax.random.normal(rng_key, shape, dtype)``."""
     if dtype != jnp.float32 or not _write_out(rng_key, shape):
         return jax.random.normal(rng_key, shape, dtype)
-    # 23 bits become the mantissa of a float in [1, 2), which is mapped to (-1, 1): jax.random.uniform's steps.
-    low = np.nextafter(np.float32(-1), np.float32(0))
-    floats = lax.bitcast_convert_type((_bits(rng_key, shape) >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32)
-    uniform = jnp.maximum(low, (floats - np.float32(1)) * (np.float32(1) - low) + low)
-    return np.float32(np.sqrt(2)) * lax.erf_inv(uniform)
+
+    def normal(uniform: Array) -> Array:
+        # jax.random.normal's steps: [1, 2) becomes (-1, 1), then the inverse error function.
+        low = np.nextafter(np.float32(-1), np.float32(0))
+        symmetric = jnp.maximum(low, (uniform - np.float32(1)) * (np.float32(1) - low) + low)
+        return np.float32(np.sqrt(2)) * lax.erf_inv(symmetric)
+
+    words = _blocks(rng_key, shape)
+    uniform = lax.bitcast_convert_type((words >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32)
+    return _from_blocks(_apart(normal, uniform), shape)
 
 
 def _bits(rng_key: Array, shape: tuple[int, int]) -> Array:
     """Exactly ``jax.random.bits(rng_key, shape, jnp.uint32)``."""
     if not _write_out(rng_key, shape):
         return jax.random.bits(rng_key, shape, jnp.uint32)
-    key = jax.random.key_data(rng_key) if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key) else rng_key
-    rows = lax.broadcasted_iota(jnp.uint32, shape, 0)
-    flat_index = rows * np.uint32(shape[1]) + lax.broadcasted_iota(jnp.uint32, shape, 1)
-    return _threefry(key[0], key[1], flat_index)
+    return _from_blocks(_apart(jnp.invert, ~_blocks(rng_key, shape)), shape)
 
 
 def _write_out(rng_key: Array, shape: tuple[int, int]) -> bool:
@@ -143,14 +147,43 @@ def _write_out(rng_key: Array, shape: tuple[int, int]) -> bool:
         jax.default_backend() == "cpu"
         and bool(jax.config.jax_threefry_partitionable)
         and str(jax.random.key_impl(rng_key)) in ("fry", "threefry2x32")
-        and 0 < math.prod(shape) <= 2**32  # beyond, the counter has a high word
+        and 0 < math.prod(shape) <= 2**32 - _LANES  # beyond, the counter has a high word
     )
 
 
-def _threefry(key0: Array, key1: Array, index: Array) -> Array:
-    """Threefry2x32 with its 20 rounds (Salmon et al. 2011): the xor of both words of the block (0, index)."""
+def _apart(function: Callable[[Array], Array], operand: Array) -> Array:
+    """``function(operand)``, where XLA computes each of the operand and the result once and stores it in one buffer.
+
+    XLA fuses cheap operations into every reader. A hash of 20 rounds counts as cheap, so it would be computed again
+    for each reader, and for each half of the inverse error function. ``lax.optimization_barrier`` is gone by the time
+    XLA fuses, but keeps from it here how often the loop turns (once), and loops are not fused.
+    """
+    once = lax.optimization_barrier(jnp.int32(1))
+    return lax.while_loop(lambda c: c[0] < once, lambda c: (c[0] + 1, function(c[1])), (jnp.int32(0), operand))[1]
+
+
+def _blocks(rng_key: Array, shape: tuple[int, int]) -> Array:
+    """Random words (count, blocks, lanes), where ``_from_blocks`` gives (count, size)."""
+    # Whole blocks of a fixed length, because a loop over a length that the cores do not divide is not vectorised.
+    count, size = shape
+    lanes = _LANES if size >= 16 * _LANES else size
+    key0, key1 = jax.random.key_data(rng_key) if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key) else rng_key
+    block = (count, -(-size // lanes))
+    rows, columns = (lax.broadcasted_iota(jnp.uint32, block, axis) for axis in (0, 1))
+    # The key comes in before the lanes do: the sum of both indices alone would be the same in each turn of the
+    # sampling loop, and XLA would keep the whole array of it in memory.
+    start = rows * np.uint32(size) + columns * np.uint32(lanes) + key1
+    return _threefry(key0, key1, start[:, :, None] + lax.iota(jnp.uint32, lanes))
+
+
+def _from_blocks(blocks: Array, shape: tuple[int, int]) -> Array:
+    return blocks.reshape(shape[0], -1)[:, : shape[1]]
+
+
+def _threefry(key0: Array, key1: Array, x1: Array) -> Array:
+    """Threefry2x32 with its 20 rounds (Salmon et al. 2011): both words of the block (0, x1 - key1), one xor other."""
     keys = (key0, key1, key0 ^ key1 ^ np.uint32(_PARITY))
-    x0, x1 = jnp.broadcast_to(keys[0], index.shape), index + keys[1]
+    x0 = key0
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
             x0 = x0 + x1

@@ -26,7 +26,7 @@ class _Pace(NamedTuple):
     temperature: Array
 
 
-class _Phase(NamedTuple):
+class Phase(NamedTuple):
     """What the sub-steps of one step change."""
 
     position: PyTree
@@ -96,11 +96,33 @@ class SplittingKernel(eqx.Module):
     def drive(self, noise: Array, state: State, batch: Any) -> tuple[State, Info]:
         """One step. `noise` may be floats or words, whatever the kernel's own kind."""
         dt, weight, clock = self.clock.tick(state.clock)
+        end, after = self.phases(noise, state, batch)
+        kinetic = jnp.zeros_like(after.energy)
+        if self.friction is not None:
+            kinetic = trees.dot(end.momentum, end.momentum) / 2
+        norm = jnp.sqrt(trees.dot(after.gradient, after.gradient))
+        info = Info(
+            position=end.position,
+            weight=weight,
+            time=dt,
+            energy=after.energy,
+            gradient_norm=norm,
+            kinetic_energy=kinetic,
+            finite=jnp.isfinite(after.energy) & jnp.isfinite(norm) & jnp.isfinite(kinetic),
+        )
+        following = State(
+            after.position, after.momentum, after.estimator, state.metric, clock, after.extra
+        )
+        return following, info
+
+    def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
+        """Where the word ends, which is recorded, and where the step ends, which is kept."""
+        dt, _, _ = self.clock.tick(state.clock)
         count = state.clock.count
         friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)
         pace = _Pace(dt, friction, self.temperature(count))
         zero = jnp.zeros((), trees.accumulator_dtype(state.position))
-        phase = _Phase(state.position, state.momentum, (), zero, state.estimator, state.extra)
+        phase = Phase(state.position, state.momentum, (), zero, state.estimator, state.extra)
         end, gradients = phase, 0
         for step in self.plan.substeps:
             if step.letter == "G":
@@ -115,21 +137,7 @@ class SplittingKernel(eqx.Module):
                 # The first part of a merged sub-step, with the same normals: its law at the
                 # word's end is exact, and costs no second draw.
                 end = self._apply(step.letter, step.end, step.noise, before, noise, pace)
-        kinetic = zero if self.friction is None else trees.dot(end.momentum, end.momentum) / 2
-        norm = jnp.sqrt(trees.dot(phase.gradient, phase.gradient))
-        info = Info(
-            position=end.position,
-            weight=weight,
-            time=dt,
-            energy=phase.energy,
-            gradient_norm=norm,
-            kinetic_energy=kinetic,
-            finite=jnp.isfinite(phase.energy) & jnp.isfinite(norm) & jnp.isfinite(kinetic),
-        )
-        following = State(
-            phase.position, phase.momentum, phase.estimator, state.metric, clock, phase.extra
-        )
-        return following, info
+        return end, phase
 
     def step(self, rng_key: Key, state: State, batch: Any = None) -> tuple[State, Info]:
         """`drive(draw(rng_key, state), state, batch)`."""
@@ -150,7 +158,7 @@ class SplittingKernel(eqx.Module):
             return batch
         return jax.tree.map(lambda x: x[gradients], batch)
 
-    def _evaluate(self, phase: _Phase, batch: Batch | PyTree) -> _Phase:
+    def _evaluate(self, phase: Phase, batch: Batch | PyTree) -> Phase:
         energy, gradient, estimator = self.gradient(
             self.posterior, phase.position, batch, phase.estimator
         )
@@ -158,8 +166,8 @@ class SplittingKernel(eqx.Module):
         return phase._replace(energy=energy, gradient=gradient, estimator=estimator)
 
     def _apply(
-        self, letter: str, fraction: float, row: int, phase: _Phase, noise: Array, pace: _Pace
-    ) -> _Phase:
+        self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: _Pace
+    ) -> Phase:
         def normals(which: int = 0) -> PyTree:
             return noises.to_tree(noise[row + which], phase.position)
 

@@ -1,5 +1,6 @@
 """The Gaussian target is scipy's, in every form of its covariance."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +26,8 @@ def test_density_gradient_and_exact(covariance, x64):
     theta = np.random.default_rng(0).normal(size=3)
     posterior = model.posterior()
     law = scipy.stats.multivariate_normal(MEAN, matrix)
-    np.testing.assert_allclose(posterior.log_density(theta), law.logpdf(theta), rtol=1e-12)
-    energy, gradient = posterior.potential_and_gradient(jnp.asarray(theta))
+    np.testing.assert_allclose(eqx.filter_jit(posterior.log_density)(theta), law.logpdf(theta), rtol=1e-12)
+    energy, gradient = eqx.filter_jit(posterior.potential_and_gradient)(jnp.asarray(theta))
     np.testing.assert_allclose(energy, -law.logpdf(theta), rtol=1e-12)
     np.testing.assert_allclose(gradient, np.linalg.solve(matrix, theta - MEAN), rtol=1e-10)
     mean, exact = model.exact()
@@ -38,7 +39,7 @@ def test_density_gradient_and_exact(covariance, x64):
 def test_starts_are_twice_as_wide_as_the_target(covariance):
     """init draws from N(m, 4 C): 20,000 draws, tolerance five standard errors of a covariance."""
     model = models.gaussian(MEAN, covariance)
-    starts = np.asarray(jax.vmap(model.init)(jax.random.split(jax.random.key(0), 20_000)))
+    starts = np.asarray(jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), 20_000)))
     matrix = 4 * as_matrix(covariance)
     sd = np.sqrt(np.outer(np.diag(matrix), np.diag(matrix)))
     assert np.all(np.abs(np.cov(starts.T) - matrix) < 5 * sd * np.sqrt(2 / 20_000))
