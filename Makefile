@@ -1,7 +1,8 @@
 # Every target makes the virtual environment when it is missing or out of date.
 PYTHON ?= python3.11
 PYTHON_OLDEST ?= python3.11
-PYTHON_NEWEST ?= python3.12
+PYTHON_NEWEST ?= $(shell python3.12 -c '' 2>/dev/null && echo python3.12 || \
+	echo "$$(pyenv prefix "$$(pyenv latest 3.12)")/bin/python3.12")
 
 VENV := .venv
 OLDEST := .venv-oldest
@@ -60,7 +61,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 docs: $(READY)
-	$(BIN)/mkdocs build --strict $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/steps.py $(ARGS)

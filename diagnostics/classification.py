@@ -77,7 +77,9 @@ class Classification:
     def brier(self) -> float:
         """Mean per point of Σ_c (p_c − 1{y = c})²: 0 at best, 2 at worst."""
         y = self._labels()
-        return float(((self.probabilities - np.eye(self.probabilities.shape[1])[y]) ** 2).sum(1).mean())
+        return float(
+            ((self.probabilities - np.eye(self.probabilities.shape[1])[y]) ** 2).sum(1).mean()
+        )
 
     @property
     def ece(self) -> float:

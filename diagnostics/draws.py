@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -50,7 +51,8 @@ def read(run: Any) -> Draws:
     """The draws of `run`, stopped chains dropped.
 
     Args:
-        run: a `sgmcmc.Run`, or an ArviZ DataTree with the group `posterior` and, where
+        run: a `sgmcmc.Run` (or any object with `draws` and `weights`, such as a few modes
+            as [chain, 1, …]), or an ArviZ DataTree with the group `posterior` and, where
             draws are weighted, `sample_stats/weight`. The draws of a DataTree are a
             dictionary of its variables; its attributes `sampling_time` (seconds) and
             `gradient_evaluations` are read where they are there.
@@ -84,7 +86,7 @@ def read(run: Any) -> Draws:
     kept = np.array([chain not in stopped for chain in range(shape[0])])
     if not kept.any() or weights[kept].sum() <= 0:
         raise ValueError(f"run: no chain with draws is left; stopped: {_listed(stopped)}")
-    notes = ()
+    notes: tuple[str, ...] = ()
     if stopped:
         values, weights = jax.tree.map(lambda v: v[kept], values), weights[kept]
         notes = (f"dropped {len(stopped)} of {shape[0]} chains, stopped: {_listed(stopped)}",)
@@ -134,10 +136,8 @@ def _from_arviz(tree: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any]:
         ) from None
     values = {n: v.transpose("chain", "draw", ...).values for n, v in variables.items()}
     weights = None
-    try:
+    with contextlib.suppress(KeyError):
         weights = tree["sample_stats"]["weight"].transpose("chain", "draw").values
-    except KeyError:
-        pass
     attributes: Mapping[str, Any] = {**getattr(tree, "attrs", {}), **posterior.attrs}
     return (
         values,

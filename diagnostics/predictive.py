@@ -27,8 +27,9 @@ def predictive(
     """The posterior predictive p(y | x, data) = Σ_s w_s p(y | x, θ_s), and its scores.
 
     Args:
-        run: a `Run` or an ArviZ DataTree. Draws count by their weights; stopped chains are
-            dropped, and the result says so.
+        run: a `Run`, an ArviZ DataTree, or any object with `draws` [chain, draw, …] and
+            `weights` [chain, draw], such as modes found by an optimiser. Draws count by
+            their weights; stopped chains are dropped, and the result says so.
         predict: `(params, x) -> logits (m, k)` for labels, or `-> (mean (m,), scale (m,))`
             for Gaussian responses: a model's `predict`.
         x: m inputs, a pytree of arrays with that leading axis. They are taken block by
@@ -65,7 +66,8 @@ def predictive(
     if isinstance(shapes, (tuple, list)):
         if len(shapes) != 2 or any(s.shape != (m,) for s in shapes):
             raise ValueError(f"predict: expected (mean, scale), each ({m},), got {shapes}")
-        score, y = _score_regression, _responses(y, m)
+        score: Callable[..., Any] = _score_regression
+        y = _responses(y, m)
     else:
         if len(shapes.shape) != 2 or shapes.shape[0] != m:
             raise ValueError(f"predict: expected logits ({m}, k), got {shapes.shape}")
@@ -122,7 +124,7 @@ def _require_finite(*arrays: np.ndarray) -> None:
         bad = ~np.isfinite(array).all(axis=1)
         if bad.any():
             raise ValueError(
-                f"predict: {int(bad.sum())} of {len(bad)} draws give predictions that are not finite"
+                f"predict: {int(bad.sum())} of {len(bad)} draws predict what is not finite"
             )
 
 

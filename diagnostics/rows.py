@@ -40,9 +40,7 @@ def parameters(draws: Draws, var_names: Iterable[str] | None, max_rows: int | No
         wanted = [var_names] if isinstance(var_names, str) else list(var_names)
         for name in wanted:
             if not any(_matches(leaf, name) for leaf in leaves):
-                raise ValueError(
-                    f"var_names: got {name!r}; expected some of {', '.join(leaves)}"
-                )
+                raise ValueError(f"var_names: got {name!r}; expected some of {', '.join(leaves)}")
         leaves = {n: v for n, v in leaves.items() if any(_matches(n, name) for name in wanted)}
     return _select(leaves, "parameters", max_rows)
 
@@ -75,7 +73,8 @@ def predictions(
     if shape[:1] != (m,):
         raise ValueError(f"predict: got shape {shape}; expected the leading axis of x, {m}")
     per_point = int(np.prod(shape[1:]))
-    points, notes = np.arange(m), ()
+    points = np.arange(m)
+    notes: tuple[str, ...] = ()
     if max_rows is not None and m * per_point > max_rows:
         # Chosen before they are evaluated: predictions at every point may not fit in memory.
         points = _evenly(m, max(1, max_rows // per_point))
@@ -117,7 +116,7 @@ def _all_draws(draws: Draws, function: Callable[..., Any], *args: Any) -> PyTree
 
 def _named(tree: PyTree, bare: str, prefix: str = "") -> dict[str, np.ndarray]:
     """Leaves by name; a tree that is one array is called `bare`."""
-    if len(jax.tree.leaves(tree)) == 1 and jax.tree.structure(tree) == jax.tree.structure(0):
+    if isinstance(tree, np.ndarray):
         return {bare: tree}
     return {f"{prefix}/{n}" if prefix else n: v for n, v in trees.named_leaves(tree)}
 
@@ -129,7 +128,8 @@ def _matches(leaf: str, name: str) -> bool:
 def _select(leaves: Mapping[str, np.ndarray], what: str, max_rows: int | None) -> Rows:
     sizes = {name: int(np.prod(v.shape[2:])) for name, v in leaves.items()}
     total = sum(sizes.values())
-    chosen, notes = np.arange(total), ()
+    chosen = np.arange(total)
+    notes: tuple[str, ...] = ()
     if max_rows is not None and total > max_rows:
         chosen = _evenly(total, max_rows)
         notes = (f"{max_rows} of {total} {what}, evenly spaced (max_rows)",)

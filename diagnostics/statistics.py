@@ -34,7 +34,7 @@ def statistics(values: Any, weights: Any = None) -> dict[str, np.ndarray]:
         ValueError: other shapes, fewer than four draws a chain, or weights that are
             negative or all zero.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     values = np.asarray(values, np.float64)
     if values.ndim not in (2, 3):
@@ -60,10 +60,7 @@ def statistics(values: Any, weights: Any = None) -> dict[str, np.ndarray]:
             mean, sd = _weighted_moments(values, weights)
             z = _centred(values, weights)
             tail = np.minimum(
-                *(
-                    array_stats.ess(_below(values, weights, q), method="mean", **axes)
-                    for q in TAILS
-                )
+                *(array_stats.ess(_below(values, weights, q), method="mean", **axes) for q in TAILS)
             )
         table = {
             "mean": mean,

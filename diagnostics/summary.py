@@ -74,7 +74,10 @@ class Summary:
         lines = []
         if len(self.names) > ROWS_SHOWN:
             lines.append(f"… {len(self.names) - ROWS_SHOWN} more rows in .table")
-        for column, worst, share in (("rhat", np.nanargmax, 0.95), ("ess_bulk", np.nanargmin, 0.05)):
+        for column, worst, share in (
+            ("rhat", np.nanargmax, 0.95),
+            ("ess_bulk", np.nanargmin, 0.05),
+        ):
             values = self.table[column]
             if np.any(np.isfinite(values)):
                 at = worst(values)

@@ -90,9 +90,7 @@ class HeInit(eqx.Module):
         for k, out in zip(conv_keys, self.channels, strict=True):
             shape = (self.kernel_size, self.kernel_size, depth, out)
             spread = math.sqrt(2 / math.prod(shape[:3]))
-            conv.append(
-                {"weight": spread * jax.random.normal(k, shape), "bias": jnp.zeros(out)}
-            )
+            conv.append({"weight": spread * jax.random.normal(k, shape), "bias": jnp.zeros(out)})
             height, width, depth = height // 2, width // 2, out
         fan_in = height * width * depth
         return {"conv": tuple(conv), "dense": dense(dense_key, fan_in, self.num_classes)}

@@ -60,8 +60,7 @@ def normal(predict: Callable[..., Any], params: PyTree, batch: Any) -> Array:
     mean, scale = predict(params, x)
     if mean.ndim != 1 or y.shape != mean.shape:
         raise ValueError(
-            f"y: got shape {y.shape} for a predicted mean of shape {mean.shape}; "
-            "expected both (n,)"
+            f"y: got shape {y.shape} for a predicted mean of shape {mean.shape}; expected both (n,)"
         )
     z = (y.astype(mean.dtype) - mean) / scale
     return -0.5 * z**2 - jnp.log(scale) - 0.5 * math.log(2 * math.pi)

@@ -15,6 +15,13 @@ from sgmcmc.run import Run
 from sgmcmc.types import Info, PyTree
 
 
+_CONTENTS = ("draws", "weights", "info", "reduced", "carry", "position")
+_HEADER = (
+    "config", "versions", "stopped", "counter", "fingerprint", "plain_position",
+    "gradient_evaluations", "times",
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Saved:
     """A loaded run's continuation: the carry's arrays, and what they belong to."""
@@ -58,7 +65,7 @@ def load(path: str | Path) -> Run:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, damaged or foreign; it is left as it is.
     """
-    contents, header = stores.read(path)
+    contents, header = stores.read(path, _CONTENTS, _HEADER)
     absent = {"position": (), "weight": (), "acceptance": None}
     times = dict(zip(("compile_time", "burnin_time", "wall_time"), header["times"], strict=True))
     saved = Saved(

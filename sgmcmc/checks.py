@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-
+import contextlib
+import operator
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +23,8 @@ def typed_key(key: Any) -> Key:
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
             return key
         if key.dtype == jnp.uint32 and key.ndim == 1:
-            return jax.random.wrap_key_data(jnp.asarray(key))
+            with contextlib.suppress(TypeError):  # words of another number than a key has
+                return jax.random.wrap_key_data(jnp.asarray(key))
     shape = getattr(key, "shape", None)
     raise TypeError(
         f"key: got {type(key).__name__}{'' if shape is None else f' of shape {shape}'}; "
@@ -38,13 +40,30 @@ def require_kernel(kernel: Any) -> None:
             "sampler such as sgmcmc.sgld(posterior, step_size), or for BlackJAX's "
             "sgmcmc.from_blackjax(algorithm)"
         )
+    clock = getattr(kernel, "clock", None)
+    for name, owner in (("step_size", clock), ("friction", kernel), ("temperature", kernel)):
+        shape = jnp.shape(getattr(getattr(owner, name, None), "value", 0.0))
+        if shape != ():
+            raise ValueError(
+                f"{name}: got an array of shape {shape}; expected a number (a grid is for "
+                "jax.vmap over kernels, or for one `sample` each, which share one trace)"
+            )
 
 
 def count(value: Any, name: str, *, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not _is_index(value):
         raise TypeError(f"{name}: got {value!r}; expected an integer ≥ {least}")
     if value < least:
         raise ValueError(f"{name}: got {value}; allowed: at least {least}")
+
+
+def _is_index(value: Any) -> bool:
+    # NumPy's float arrays have an __index__ too, and refuse only when asked.
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def choice(value: Any, name: str, allowed: tuple[str, ...]) -> None:
@@ -52,19 +71,22 @@ def choice(value: Any, name: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
 
 
-def settings(asked: Any) -> None:
-    """Check the numbers of an `execution.Settings`."""
+def settings(asked: Any) -> Any:
+    """An `execution.Settings` with its numbers checked, as Python's own integers."""
     for name in ("num_chains", "num_samples", "thinning"):
         count(getattr(asked, name), name, least=1)
     count(asked.num_burnin, "num_burnin", least=0)
     if asked.chunk_steps is not None:
         count(asked.chunk_steps, "chunk_steps", least=1)
     choice(asked.on_nonfinite, "on_nonfinite", ("raise", "stop_chain", "ignore"))
-    total_steps(asked.num_burnin + asked.num_samples * asked.thinning)
+    plain = {name: operator.index(x) for name, x in asked._asdict().items() if _is_index(x)}
+    return asked._replace(**plain)
 
 
-def total_steps(steps: int) -> None:
-    if steps >= 2**31:
+def total_steps(asked: Any, kernel: Any) -> None:
+    """Raise a ValueError unless the steps, and their batches, can be counted in an int32."""
+    steps = asked.num_burnin + asked.num_samples * asked.thinning
+    if (steps + 1) * getattr(kernel, "batches_per_step", 1) >= 2**31:
         raise ValueError(f"num_samples: burn-in and draws make {steps:,} steps; allowed: < 2³¹")
 
 
@@ -89,8 +111,9 @@ def data_and_stream(
     data_size = leading_axis(data)
     check_data(data, posterior.data_size if isinstance(posterior, Posterior) else None)
     for path, leaf in trees.named_leaves(data):
-        if np.asarray(leaf).dtype.kind in "OSU":
-            raise TypeError(f"data: leaf {path} is {np.asarray(leaf).dtype}; expected numbers")
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if getattr(dtype, "kind", "") in "OSUMm" and not isinstance(leaf, jax.Array):
+            raise TypeError(f"data: leaf {path} is {dtype}; expected numbers")
     data = jax.tree.map(jnp.asarray, data)
     needs_all = getattr(getattr(kernel, "gradient", None), "needs_full_batch", False)
     if batch_size is None or needs_all:
@@ -146,11 +169,13 @@ def has_chain_axis(kernel: Any, params: PyTree, data: PyTree, num_chains: int) -
     return takes(jax.tree.map(lambda x: x[0], params)) and not takes(params)
 
 
-def draws_fit(collect: Any, params: PyTree, num_chains: int, num_samples: int) -> int:
-    """Bytes of one draw of all chains; a MemoryError if all take over half the free memory."""
-    if collect is None:
-        return 64 * num_chains
-    one = trees.num_bytes(eqx.filter_eval_shape(collect, params)) * num_chains
+def draws_fit(kept: PyTree, num_chains: int, num_samples: int) -> int:
+    """Bytes of one draw of all chains; a MemoryError if all take over half the free memory.
+
+    `kept` has the shapes of what is kept of one chain's draw.
+    """
+    # Beside what is kept, the weight and the info: at most eight numbers a draw.
+    one = (trees.num_bytes(kept) + 64) * num_chains
     free, needed = free_memory(), one * num_samples
     if free is not None and needed > free / 2:
         raise MemoryError(
@@ -159,7 +184,7 @@ def draws_fit(collect: Any, params: PyTree, num_chains: int, num_samples: int) -
             "reducers (reducers=, collect=False), thin them (thinning=), or run in parts and "
             "save each (a disk store, store=, is not in this version)"
         )
-    return one + 64 * num_chains
+    return one
 
 
 def free_memory() -> int | None:

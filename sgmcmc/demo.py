@@ -233,7 +233,7 @@ def plot(judged: dict[str, Judged], folder: Path) -> list[Path]:
 
 def settings(posterior: Any, quick: bool) -> dict[str, tuple[Any, Setting]]:
     """The samplers and their runs; `quick` ones are far too short to pass."""
-    slow = {"SGLD": Setting(64, 12_000, 500, 64), "BAOAB": Setting(256, 3_000, 500, 26)}
+    slow = {"SGLD": Setting(64, 14_000, 500, 110), "BAOAB": Setting(256, 3_000, 500, 26)}
     short = {"SGLD": Setting(64, 200, 10, 20), "BAOAB": Setting(256, 200, 10, 20)}
     chosen = short if quick else slow
     return {

@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from sgmcmc import trees
 from sgmcmc.clocks import Clock, Constant
@@ -33,7 +34,8 @@ def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
         "gradient_evaluations_per_step": float(kernel.gradient_evaluations),
         "data_size": program.data_size or None,
         "batch_size": program.batch_size or None,
-        "requested_batch_size": None if program.stream.name == "full" else program.batch_size,
+        # Without data the batch size is 0; under `full` it is the size of the data.
+        "requested_batch_size": None if program.stream.name == "full" else program.batch_size or None,
         "stream": program.stream.name if program.data_size else None,
         "num_parameters": program.num_parameters,
         **settings._asdict(),
@@ -57,7 +59,8 @@ def versions() -> dict[str, str]:
 def fingerprint(kernel: Any) -> str:
     """A hash of a kernel's structure and numbers, to recognise it after a run is loaded.
 
-    Functions are known by their module and name alone: their code is not compared.
+    Functions are known by their module and name alone: their code is not compared, nor are
+    the constants that they close over.
     """
     digest = hashlib.sha256()
     arrays, static = eqx.partition(kernel, eqx.is_array)
@@ -65,6 +68,12 @@ def fingerprint(kernel: Any) -> str:
         array = np.asarray(leaf)
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
+    functions = jax.tree.leaves(kernel, is_leaf=lambda x: isinstance(x, Partial))
+    for function in functions:
+        code = function.func if isinstance(function, Partial) else function
+        if callable(code):
+            name = getattr(code, "__qualname__", type(code).__name__)
+            digest.update(f"{getattr(code, '__module__', '')}.{name}".encode())
     plan = getattr(kernel, "plan", None)
     digest.update(repr((getattr(kernel, "name", ""), getattr(kernel, "noise", ""), plan)).encode())
     return digest.hexdigest()

@@ -180,11 +180,9 @@ class _Draws:
         arrays = jax.tree.map(lambda x: np.empty((*self._shape, *x.shape[2:]), x.dtype), recorded)
         if self._previous is not None and self.made:
             before = Recorded(self._previous.draws, _weighted_info(self._previous))
-
-            def copy(array: np.ndarray, old: np.ndarray) -> None:
+            # Leaf by leaf: a loaded run's draws may have other containers.
+            for array, old in zip(jax.tree.leaves(arrays), jax.tree.leaves(before), strict=True):
                 array[:, : self.made] = old
-
-            jax.tree.map(copy, arrays, before)
         return arrays
 
 
@@ -196,7 +194,7 @@ def _finish(after: Continuation, draws: _Draws, times: _Times, previous: Run | N
     settings, inputs = after.settings, after.inputs
     recorded = draws.finished()
     if recorded is None:
-        recorded = _no_draws(after)
+        recorded = no_draws(after)
     failed = np.asarray(after.carry.failed)
     stopped = {int(c): int(failed[c]) for c in np.flatnonzero(failed >= 0)}
     if settings.on_nonfinite != "ignore":
@@ -234,7 +232,7 @@ class _Before(NamedTuple):
 _NOTHING = _Before()
 
 
-def _no_draws(after: Continuation) -> Recorded:
+def no_draws(after: Continuation) -> Recorded:
     """Arrays of no draw, with the right shapes all the same."""
     span = _span(after.counter, _Piece(0, 1, False))
     shapes = eqx.filter_eval_shape(run_chunk, after.inputs, span, after.carry)[1]

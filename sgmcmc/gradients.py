@@ -62,15 +62,18 @@ class Full(eqx.Module):
     def __call__(
         self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: PyTree
     ) -> tuple[Array, PyTree, PyTree]:
-        if posterior.log_likelihood is None or self.block_size is None:
-            energy, gradient = posterior.potential_and_gradient(position, batch)
+        if posterior.log_likelihood is None:
+            energy, gradient = posterior.potential_and_gradient(position)
             return energy, gradient, state
         data = batch.data if isinstance(batch, Batch) else batch
-        if leading_axis(data) != posterior.data_size:
+        if data is None or leading_axis(data) != posterior.data_size:
             raise ValueError(
-                f"data: the `full` gradient estimator got {leading_axis(data)} of "
+                f"data: the `full` gradient estimator got {data and leading_axis(data)} of "
                 f"{posterior.data_size} examples"
             )
+        if self.block_size is None:
+            energy, gradient = posterior.potential_and_gradient(position, batch)
+            return energy, gradient, state
         energy, gradient = jax.value_and_grad(_negative_log_density)(
             position, posterior, data, self.block_size
         )

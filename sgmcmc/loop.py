@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from sgmcmc import streams
@@ -100,7 +101,7 @@ def _chunk(given: tuple[Inputs, Span], carry: Carry) -> tuple[Carry, Recorded]:
     chains, shared = PartitionSpec("chains"), PartitionSpec()
     specs = jax.tree.map(lambda _: shared, arrays)
     specs = specs._replace(keys=jax.tree.map(lambda _: chains, arrays.keys))
-    mesh = jax.make_mesh((program.devices,), ("chains",), devices=_devices(program.devices))
+    mesh = Mesh(np.asarray(jax.devices()[: program.devices]), ("chains",))
 
     def on_device(arrays: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
         return advance(eqx.combine(arrays, static), span, carry)
@@ -114,10 +115,6 @@ def shard_map(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs
     return jax.shard_map(
         function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
-
-
-def _devices(count: int) -> list[jax.Device]:
-    return jax.devices()[:count]
 
 
 def _advance_in_turn(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
@@ -175,7 +172,8 @@ def _advance(
         info = loop.info
         if _is_empty(info.position):
             info = info._replace(position=loop.state.position)
-        finite = info.finite & over_chains(_all_finite)(info.position)
+        # Only a draw's position is looked at: where a chunk ends must not matter.
+        finite = info.finite & (over_chains(_all_finite)(info.position) | ~span.record)
         last = first + span.steps_per_draw - 1
         loop = loop._replace(failed=jnp.where((loop.failed < 0) & ~finite, last, loop.failed))
         # A chain that has failed adds nothing more, unless the run ignores failures.
@@ -199,7 +197,7 @@ def _advance(
     position = carry.state.position if _is_empty(info.position) else info.position
     values = ()
     if inputs.collect is not None:
-        values = eqx.filter_eval_shape(over_chains(inputs.collect), position)
+        values = jax.eval_shape(over_chains(inputs.collect), position)
     buffers = jax.tree.map(
         lambda s: jnp.zeros((program.capacity, *s.shape), s.dtype),
         Recorded(values, info._replace(position=())),

@@ -1,31 +1,35 @@
 """The random numbers of one step: drawn flat for the whole tree, by one generator call.
 
-``draw`` makes all numbers of a step at once, ``to_tree`` gives one row of them the shape of the parameters.
-Two kinds:
+``draw`` makes all numbers of a step at once, ``to_tree`` gives one row of them the shape of the
+parameters. Two kinds:
 
 ``"gaussian"``
     Standard normals: bit for bit the numbers of ``jax.random.normal(rng_key, (count, d), dtype)``.
 
 ``"fast"``
-    One random byte an element, four to a ``uint32`` word, turned into numbers by ``to_tree``: an odd polynomial of
-    degree 9 of the centred byte. The law has 256 values and is symmetric; its moments through order 5 are those of the
-    standard normal (m2 = 1 and m4 = 3 exactly), m6 = 13.74 instead of 15, the Kolmogorov distance is 0.011 and
-    ``|z| <= 2.74``. So every covariance stays exact and so does any weak order up to 2. It is not for the tails of
-    Metropolis-corrected kernels, nor for numbers that must look Gaussian one by one; linear maps of several variables
-    (correlated pairs and triples) keep their covariance, but their joint law is Gaussian through order 5 only.
+    One random byte an element, four to a ``uint32`` word, turned into numbers by ``to_tree``: an
+    odd polynomial of degree 9 of the centred byte. The law has 256 values and is symmetric; its
+    moments through order 5 are those of the standard normal (m2 = 1 and m4 = 3 exactly), m6 = 13.74
+    instead of 15, the Kolmogorov distance is 0.011 and ``|z| <= 2.74``. So every covariance stays
+    exact and so does any weak order up to 2. It is not for the tails of Metropolis-corrected
+    kernels, nor for numbers that must look Gaussian one by one; linear maps of several variables
+    (correlated pairs and triples) keep their covariance, but their joint law is Gaussian through
+    order 5 only.
 
-On CPU the generator is most of the cost of a Langevin step. JAX 0.10.2 lowers threefry there as a rolled loop that
-keeps its state in memory; the same 20 rounds, written out below, fuse and vectorise (about seven times as fast). JAX
-made the same change for itself in pull request 37872; when the oldest supported JAX has it, the copy goes. Elsewhere
-(GPU, TPU, other key types, the non-partitionable mode) JAX's own generator is used. The two give the same bits.
+On CPU the generator is most of the cost of a Langevin step. JAX 0.10.2 lowers threefry there as a
+rolled loop that keeps its state in memory; the same 20 rounds, written out below, fuse and
+vectorise. JAX made the same change for itself in pull request 37872; when the oldest supported JAX
+has it, the copy goes. Elsewhere (GPU, TPU, other key types, the non-partitionable mode) JAX's own
+generator is used. The two give the same bits.
 
-XLA fuses the cheap hash into every reader and would compute a whole word for each byte read. A loop that wants the
-speed of ``"fast"`` therefore keeps the words in its carry, where they are written once: it draws step t + 1's words
-while it drives step t with the words it carries.
+XLA would fuse the hash into every reader and compute a whole word for each byte read; ``draw``
+keeps it apart, so words and normals are computed once however often they are read. A loop may draw
+in the step that consumes, or one step ahead.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -36,10 +40,16 @@ from jax.typing import DTypeLike
 
 KINDS = ("gaussian", "fast")
 
-# z = x P(x^2) for the centred byte x = (2 b - 255) / 256: the least-squares fit to the normal quantiles
-# Phi^-1((b + 1/2) / 256), moved the least (root mean square over the 256 values) that makes m2 = 1 and m4 = 3.
-# tests/test_noise.py computes them anew.
-_POLYNOMIAL = (1.379886546, -2.405797425, 13.25602627, -22.46115825, 13.05110096)
+# z = x P(x^2) for the centred byte x = (2 b - 255) / 256: the least-squares fit to the normal
+# quantiles Phi^-1((b + 1/2) / 256), moved the least (root mean square over the 256 values) that
+# makes m2 = 1 and m4 = 3. tests/test_noise.py computes them anew.
+_POLYNOMIAL = (
+    1.37988655040101,
+    -2.40579741717601,
+    13.256026269341902,
+    -22.461158253969337,
+    13.051100958526863,
+)
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -50,16 +60,18 @@ def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
     """Draw all random numbers of one step for a pytree, with one call of the generator.
 
     Args:
-        rng_key: one key, typed (``jax.random.key``) or legacy (``uint32``). Batch with ``jax.vmap``.
-        like: pytree of floating arrays (or ``jax.ShapeDtypeStruct``), ``d`` elements in all; only shapes and dtypes
-            are used.
+        rng_key: one key, typed (``jax.random.key``) or legacy (``uint32``). Batch with
+            ``jax.vmap``.
+        like: pytree of floating arrays (or ``jax.ShapeDtypeStruct``), ``d`` elements in all; only
+            shapes and dtypes are used.
         count: how many variables per element the step needs (rows).
         kind: ``"gaussian"`` or ``"fast"``; see the module's docstring for their laws.
 
     Returns:
         For ``"gaussian"`` standard normals of shape ``(count, d)`` in the leaves' common dtype
-        (``jnp.result_type``), the very numbers of ``jax.random.normal``. For ``"fast"`` ``uint32`` words of shape
-        ``(count, w)``, the very words of ``jax.random.bits``, about ``d / 4`` a row. A row goes to ``to_tree``.
+        (``jnp.result_type``), the very numbers of ``jax.random.normal``. For ``"fast"`` ``uint32``
+        words of shape ``(count, w)``, the very words of ``jax.random.bits``, about ``d / 4`` a row.
+        A row goes to ``to_tree``.
 
     Raises:
         ValueError: if ``kind`` is not one of ``KINDS``.
@@ -69,26 +81,31 @@ def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
     dtypes = [_float_dtype(leaf) for leaf in leaves]
     if kind == "gaussian":
         size = sum(math.prod(np.shape(leaf)) for leaf in leaves)
-        return _normal(rng_key, (count, size), jnp.result_type(*dtypes, *([] if dtypes else [float])))
+        return _normal(
+            rng_key, (count, size), jnp.result_type(*dtypes, *([] if dtypes else [float]))
+        )
     if kind == "fast":
-        return _bits(rng_key, (count, sum(math.prod(_word_shape(np.shape(leaf))) for leaf in leaves)))
+        return _bits(
+            rng_key, (count, sum(math.prod(_word_shape(np.shape(leaf))) for leaf in leaves))
+        )
     raise ValueError(f"noise must be one of {', '.join(map(repr, KINDS))}; got noise={kind!r}")
 
 
 def to_tree(row: Array, like: Any) -> Any:
-    """Turn one row of ``draw`` into a pytree of independent standardised variables (mean 0, variance 1).
+    """Turn one row of ``draw`` into a pytree of independent variables (mean 0, variance 1).
 
     Args:
-        row: either floats of shape ``(d,)``, which are passed through, or ``uint32`` words of shape ``(w,)`` as drawn
-            by ``kind="fast"``; the dtype decides, at trace time.
+        row: either floats of shape ``(d,)``, which are passed through, or ``uint32`` words of shape
+            ``(w,)`` as drawn by ``kind="fast"``; the dtype decides, at trace time.
         like: pytree of floating arrays (or ``jax.ShapeDtypeStruct``), the one given to ``draw``.
 
     Returns:
-        Pytree with the structure, shapes and dtypes of ``like``. The words' polynomial is evaluated in float32 or, for
-        float64 leaves, in float64; narrower leaves are rounded from float32.
+        Pytree with the structure, shapes and dtypes of ``like``. The words' polynomial is evaluated
+        in float32 or, for float64 leaves, in float64; narrower leaves are rounded from float32.
 
     Raises:
-        TypeError: if a leaf of ``like`` is not floating, or ``row`` neither floating nor ``uint32``.
+        TypeError: if a leaf of ``like`` is not floating, or ``row`` neither floating nor
+            ``uint32``.
         ValueError: if ``row`` has not the length that ``like`` needs.
     """
     leaves, treedef = jax.tree.flatten(like)
@@ -99,7 +116,10 @@ def to_tree(row: Array, like: Any) -> Any:
         raise TypeError(f"row must hold floats or uint32 words; got {row.dtype}")
     sizes = [math.prod(_word_shape(shape) if words else shape) for shape in shapes]
     if row.shape != (sum(sizes),):
-        raise ValueError(f"row must have shape ({sum(sizes)},) for this tree and dtype {row.dtype}; got {row.shape}")
+        raise ValueError(
+            f"row must have shape ({sum(sizes)},) for this tree and dtype {row.dtype}; "
+            f"got {row.shape}"
+        )
     stops = np.cumsum(sizes, dtype=int).tolist()
     out = []
     for shape, dtype, size, stop in zip(shapes, dtypes, sizes, stops, strict=True):
@@ -115,9 +135,10 @@ def _float_dtype(leaf: Any) -> DTypeLike:
     return dtype
 
 
-# --- generator ---------------------------------------------------------------------------------------------------
+# --- generator ------------------------------------------------------------------------------------
 
 
+@partial(jax.jit, static_argnums=(1, 2), inline=True)
 def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
     """Exactly ``jax.random.normal(rng_key, shape, dtype)``."""
     if dtype != jnp.float32 or not _write_out(rng_key, shape):
@@ -134,6 +155,7 @@ def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
     return _from_blocks(_apart(normal, uniform), shape)
 
 
+@partial(jax.jit, static_argnums=1, inline=True)
 def _bits(rng_key: Array, shape: tuple[int, int]) -> Array:
     """Exactly ``jax.random.bits(rng_key, shape, jnp.uint32)``."""
     if not _write_out(rng_key, shape):
@@ -152,26 +174,34 @@ def _write_out(rng_key: Array, shape: tuple[int, int]) -> bool:
 
 
 def _apart(function: Callable[[Array], Array], operand: Array) -> Array:
-    """``function(operand)``, where XLA computes each of the operand and the result once and stores it in one buffer.
+    """``function(operand)``, where XLA computes operand and result once each, in one buffer.
 
-    XLA fuses cheap operations into every reader. A hash of 20 rounds counts as cheap, so it would be computed again
-    for each reader, and for each half of the inverse error function. ``lax.optimization_barrier`` is gone by the time
-    XLA fuses, but keeps from it here how often the loop turns (once), and loops are not fused.
+    XLA fuses cheap operations into every reader. A hash of 20 rounds counts as cheap, so it would
+    be computed again for each reader, and for each half of the inverse error function.
+    ``lax.optimization_barrier`` is gone by the time XLA fuses, but keeps from it here how often the
+    loop turns (once), and loops are not fused.
     """
     once = lax.optimization_barrier(jnp.int32(1))
-    return lax.while_loop(lambda c: c[0] < once, lambda c: (c[0] + 1, function(c[1])), (jnp.int32(0), operand))[1]
+    return lax.while_loop(
+        lambda c: c[0] < once, lambda c: (c[0] + 1, function(c[1])), (jnp.int32(0), operand)
+    )[1]
 
 
 def _blocks(rng_key: Array, shape: tuple[int, int]) -> Array:
     """Random words (count, blocks, lanes), where ``_from_blocks`` gives (count, size)."""
-    # Whole blocks of a fixed length, because a loop over a length that the cores do not divide is not vectorised.
+    # Whole blocks of a fixed length, because a loop over a length that the cores do not divide is
+    # not vectorised.
     count, size = shape
     lanes = _LANES if size >= 16 * _LANES else size
-    key0, key1 = jax.random.key_data(rng_key) if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key) else rng_key
+    key0, key1 = (
+        jax.random.key_data(rng_key)
+        if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
+        else rng_key
+    )
     block = (count, -(-size // lanes))
     rows, columns = (lax.broadcasted_iota(jnp.uint32, block, axis) for axis in (0, 1))
-    # The key comes in before the lanes do: the sum of both indices alone would be the same in each turn of the
-    # sampling loop, and XLA would keep the whole array of it in memory.
+    # The key comes in before the lanes do: the sum of both indices alone would be the same in each
+    # turn of the sampling loop, and XLA would keep the whole array of it in memory.
     start = rows * np.uint32(size) + columns * np.uint32(lanes) + key1
     return _threefry(key0, key1, start[:, :, None] + lax.iota(jnp.uint32, lanes))
 
@@ -181,7 +211,7 @@ def _from_blocks(blocks: Array, shape: tuple[int, int]) -> Array:
 
 
 def _threefry(key0: Array, key1: Array, x1: Array) -> Array:
-    """Threefry2x32 with its 20 rounds (Salmon et al. 2011): both words of the block (0, x1 - key1), one xor other."""
+    """Threefry2x32, 20 rounds (Salmon et al. 2011): xor of the words of block (0, x1 - key1)."""
     keys = (key0, key1, key0 ^ key1 ^ np.uint32(_PARITY))
     x0 = key0
     for group in range(5):
@@ -193,13 +223,14 @@ def _threefry(key0: Array, key1: Array, x1: Array) -> Array:
     return x0 ^ x1
 
 
-# --- bytes -------------------------------------------------------------------------------------------------------
+# --- bytes ----------------------------------------------------------------------------------------
 
 
 def _rows(shape: tuple[int, ...]) -> tuple[int, int]:
-    """View a leaf's shape as (rows, columns), free of cost, so that rows divide by four (or nearly)."""
-    # The byte lanes of the words are stacked along the rows, so that each lane is one contiguous piece of the leaf.
-    # Long columns keep the loop over them vectorised; a waste of up to 1 byte in 64 is let pass for them.
+    """View a leaf's shape as (rows, columns) so that rows divide by four, or nearly."""
+    # The byte lanes of the words are stacked along the rows, so that each lane is one contiguous
+    # piece of the leaf. Long columns keep the loop over them vectorised; a waste of up to 1 byte in
+    # 64 is let pass for them.
     for axis in range(1, len(shape)):
         rows = math.prod(shape[:axis])
         if -rows % 4 * 64 <= rows:
@@ -221,7 +252,8 @@ def _standardise(words: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Arra
     lanes = []
     for lane in range(4):
         part = words[: min(height, max(0, rows - lane * height))]
-        # As a signed number: the shift up drops the bytes above, the arithmetic shift down those below.
+        # As a signed number: the shift up drops the bytes above, the arithmetic shift down those
+        # below.
         lanes.append((part << (24 - 8 * lane)) >> 24)
     signed = jnp.concatenate(lanes)
     wide = jnp.promote_types(dtype, jnp.float32)

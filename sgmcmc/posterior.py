@@ -16,6 +16,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgmcmc import trees
 from sgmcmc.types import Array, Batch, PyTree
@@ -75,7 +76,7 @@ class Posterior(eqx.Module):
         for name, value in {
             "log_likelihood": None,
             "log_prior": trees.as_callable(log_density, "log_density"),
-            "likelihood_power": jnp.asarray(1.0),
+            "likelihood_power": _power(1.0),
             "center": None,
             "precision": None,
             "data_size": None,
@@ -95,8 +96,9 @@ class Posterior(eqx.Module):
             precision: ρ > 0, in 1/units².
         """
         trees.require_floating(center, "center")
-        if not isinstance(precision, jax.core.Tracer) and not float(precision) > 0:
-            raise ValueError(f"precision: got {precision}; expected a number > 0")
+        if not isinstance(precision, jax.core.Tracer):
+            fits = bool(np.all(np.isfinite(precision) & (np.asarray(precision) > 0)))
+            _require(fits, "precision", precision, "a finite number > 0")
         return eqx.tree_at(
             lambda p: (p.center, p.precision),
             self,
@@ -142,6 +144,8 @@ class Posterior(eqx.Module):
             return log_prior
         if data is None:
             raise ValueError("data: got None; this posterior has a likelihood and needs its data")
+        if isinstance(block_size, bool) or not hasattr(block_size, "__index__") or block_size < 1:
+            raise ValueError(f"block_size: got {block_size!r}; expected an integer ≥ 1")
         check_data(data, self.data_size)
         total = sum_over_blocks(self._log_likelihoods, params, data, block_size)
         return log_prior + self.likelihood_power.astype(total.dtype) * total
@@ -162,7 +166,7 @@ class Posterior(eqx.Module):
             raise ValueError("data: got None; this posterior has a likelihood and needs its data")
         if not isinstance(batch, Batch):
             batch = Batch(batch)
-        values = self._log_likelihoods(params, batch.data)
+        values = _widened(self._log_likelihoods(params, batch.data))
         if batch.mask is None:
             return jnp.sum(values), values.shape[0]
         # A padded row repeats a real one, so its value is finite and may be multiplied by 0.
@@ -172,6 +176,7 @@ class Posterior(eqx.Module):
     def _pull(self, params: PyTree) -> Array | float:
         if self.precision is None:
             return 0.0
+        trees.require_same_structure(self.center, params, "center", "the parameters")
         difference = jax.tree.map(jnp.subtract, params, self.center)
         squares = trees.dot(difference, difference)
         return self.precision.astype(squares.dtype) / 2 * squares
@@ -214,23 +219,34 @@ def sum_over_blocks(
     """
     n = leading_axis(data)
     if n <= block_size:
-        return jnp.sum(function(params, data))
+        return jnp.sum(_widened(function(params, data)))
     blocks = math.floor(n / block_size)
     whole = jax.tree.map(
         lambda x: jnp.reshape(x[: blocks * block_size], (blocks, block_size, *x.shape[1:])), data
     )
-    block_sum = jax.checkpoint(lambda theta, block: jnp.sum(function(theta, block)))
+    block_sum = jax.checkpoint(lambda theta, block: jnp.sum(_widened(function(theta, block))))
     total = jnp.sum(jax.lax.map(lambda block: block_sum(params, block), whole))
     if blocks * block_size < n:
         rest = jax.tree.map(lambda x: x[blocks * block_size :], data)
-        total = total + jnp.sum(function(params, rest))
+        total = total + jnp.sum(_widened(function(params, rest)))
     return total
 
 
+def _widened(values: Array) -> Array:
+    """In float32 at least: a sum of N bfloat16 terms, or N/n itself, would lose its digits."""
+    return values.astype(trees.accumulator_dtype(values))
+
+
 def _power(power: float | Array) -> Array:
-    if not isinstance(power, jax.core.Tracer) and not float(power) >= 0:
-        raise ValueError(f"likelihood_power: got {power}; expected a number ≥ 0")
+    if not isinstance(power, jax.core.Tracer):
+        fits = bool(np.all(np.isfinite(power) & (np.asarray(power) >= 0)))
+        _require(fits, "likelihood_power", power, "a finite number ≥ 0")
     return jnp.asarray(power, float)
+
+
+def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}: got {value}; expected {allowed}")
 
 
 def _scalar(value: Array, name: str) -> Array:

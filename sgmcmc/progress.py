@@ -30,7 +30,7 @@ class Progress:
         if notebook or self._file.isatty():
             # Chunks last long enough: every one is drawn.
             options = {"total": total, "mininterval": 0, "unit": " steps", "desc": "sampling"}
-            self._bar = _bar_class(notebook)(**options)
+            self._bar = _bar_class(notebook)(file=None if notebook else self._file, **options)
         else:
             self._lines = True
 

@@ -113,7 +113,12 @@ class Run:
         stats = {renamed.get(name, name): x for name, x in stats.items()}
         stats["diverging"] = ~self.info.finite
         tree = from_dict({"posterior": posterior, "sample_stats": stats})
-        tree.attrs.update(sampler=self.config["sampler"], **self.versions)
+        tree.attrs.update(
+            sampler=self.config["sampler"],
+            sampling_time=self.wall_time,
+            gradient_evaluations=self.gradient_evaluations,
+            **self.versions,
+        )
         return tree
 
     def __repr__(self) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from sgmcmc import checks, describe, streams, trees
 from sgmcmc.archive import Saved
 from sgmcmc.chains import choose_method
-from sgmcmc.execution import Continuation, Settings, execute
+from sgmcmc.execution import Continuation, Settings, execute, no_draws
 from sgmcmc.loop import Carry, Inputs, Keys, Program
 from sgmcmc.posterior import leading_axis
 from sgmcmc.run import Run
@@ -107,8 +108,10 @@ def resume(
     continuation = run.continuation
     if isinstance(continuation, Saved):
         continuation = _thaw(run, continuation, kernel, params, data, collect, reducers)
-    settings = continuation.settings._replace(num_samples=run.num_draws + num_samples)
-    checks.total_steps(settings.num_burnin + settings.num_samples * settings.thinning)
+    settings = continuation.settings._replace(num_samples=run.num_draws + int(num_samples))
+    checks.total_steps(settings, continuation.inputs.kernel)
+    kept = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), run.draws)
+    checks.draws_fit(kept, settings.num_chains, settings.num_samples)
     return execute(dataclasses.replace(continuation, settings=settings), run, progress)
 
 
@@ -137,14 +140,22 @@ def _thaw(
         settings, collect, reducers,
     )  # fmt: skip
     leaves, structure = jax.tree.flatten(fresh.carry)
-    shapes = [(x.shape, x.dtype) for x in leaves]
-    if shapes != [(x.shape, x.dtype) for x in saved.leaves]:
+    if _shapes(leaves) != _shapes(saved.leaves):
         raise ValueError(
-            "reducers: what a chain carries differs from what was saved; pass the params, "
-            "collect and reducers of the run that was saved"
+            "reducers: what a chain carries differs from what was saved; pass the params "
+            "and reducers of the run that was saved"
+        )
+    if _shapes(no_draws(fresh).values) != _shapes(jax.tree.map(lambda x: x[:, :0], run.draws)):
+        raise ValueError(
+            "collect: what it keeps of a draw differs in shape from the draws that were saved; "
+            "pass the collect of the run that was saved"
         )
     carry = jax.tree.unflatten(structure, [jnp.asarray(x) for x in saved.leaves])
     return dataclasses.replace(fresh, carry=carry, counter=saved.counter)
+
+
+def _shapes(tree: PyTree) -> list[Any]:
+    return [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
 
 
 def _prepare(
@@ -161,15 +172,18 @@ def _prepare(
     """Check everything, and stand at step 0."""
     key = checks.typed_key(key)
     checks.require_kernel(kernel)
-    checks.settings(settings)
+    settings = checks.settings(settings)
+    checks.total_steps(settings, kernel)
     num_chains = settings.num_chains
     data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
     init_key, noise_key, stream_key = jax.random.split(key, 3)
     position, template = _positions(init_key, kernel, params, data, num_chains)
     checks.log_density_shape(kernel, template, data, batch_size)
     keep = collector(collect, template)
-    draw_bytes = checks.draws_fit(keep, template, num_chains, settings.num_samples)
+    kept = () if keep is None else jax.eval_shape(keep, template)
+    draw_bytes = checks.draws_fit(kept, num_chains, settings.num_samples)
     num_parameters = trees.size(template)
+    reducers = _reducers(reducers)
     method, vmapped, devices = choose_method(settings.chain_method, num_chains, num_parameters)
     program = Program(
         stream=chosen,
@@ -184,7 +198,7 @@ def _prepare(
     )
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     keys = Keys(*(fold(k, jnp.arange(num_chains)) for k in (noise_key, stream_key)))
-    inputs = Inputs(program, kernel, data, keys, keep, _reducers(reducers))
+    inputs = Inputs(program, kernel, data, keys, keep, reducers)
     carry = _first_carry(inputs, init_key, position)
     return Continuation(settings._replace(chain_method=method), inputs, carry, 0, key)
 
@@ -193,7 +207,7 @@ def _positions(
     init_key: Key, kernel: Any, params: Any, data: PyTree, num_chains: int
 ) -> tuple[PyTree, PyTree]:
     """Starts with a chain axis, as new arrays, and one chain's as a template."""
-    if callable(params) and not any(eqx.is_array(leaf) for leaf in jax.tree.leaves(params)):
+    if _is_init(params):
         # The first half of a chain's key begins its parameters, the second its momentum.
         chain_keys = [jax.random.split(jax.random.fold_in(init_key, c))[0] for c in range(num_chains)]
         starts = [params(chain_key) for chain_key in chain_keys]
@@ -206,6 +220,16 @@ def _positions(
         return trees.copy(params), jax.tree.map(lambda x: x[0], params)
     repeat = lambda x: jnp.repeat(x[None], num_chains, axis=0)  # noqa: E731
     return jax.tree.map(repeat, params), params
+
+
+def _is_init(params: Any) -> bool:
+    """Whether `params` is a function that makes them, not a module that is called and holds them."""
+    if not callable(params):
+        return False
+    # These may hold arrays too: Equinox's bound methods are pytrees with those of their module.
+    if isinstance(params, Partial) or hasattr(params, "__func__"):
+        return True
+    return not any(isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves(params))
 
 
 def _first_carry(inputs: Inputs, init_key: Key, position: PyTree) -> Carry:
@@ -272,6 +296,8 @@ def _everything(position: PyTree) -> PyTree:
 
 
 def _reducers(reducers: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(reducers, Mapping | None):
+        raise TypeError(f"reducers: got {type(reducers).__name__}; expected {{name: reducer}}")
     for name, reducer in (reducers or {}).items():
         if not all(hasattr(reducer, part) for part in ("init", "update", "result")):
             raise TypeError(f"reducers: {name!r} has no init, update and result; see sgmcmc.reducers")

@@ -198,7 +198,10 @@ class SplittingKernel(eqx.Module):
                 position = substeps.leimkuhler_matthews(
                     position, gradient, pair, t, temperature, self.metric
                 )
-                phase = phase._replace(extra=noise[row].astype(phase.extra.dtype))
+                # Words are kept as words; numbers given to a kernel of words stay numbers.
+                words = jnp.uint32 in (noise.dtype, phase.extra.dtype)
+                last = noise[row] if words else noise[row].astype(phase.extra.dtype)
+                phase = phase._replace(extra=last)
             case _:
                 raise ValueError(f"word: no sub-step is called {letter!r}")
         return phase._replace(position=position, momentum=momentum)
@@ -227,6 +230,9 @@ def build(
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
     if noise not in noises.KINDS:
         raise ValueError(f"noise: got {noise!r}; allowed: {', '.join(noises.KINDS)}")
+    for part, value, needs in (("metric", metric, "to_position"), ("gradient", gradient, "init")):
+        if isinstance(value, type) or not hasattr(value, needs):
+            raise TypeError(f"{part}: got {value!r}; expected one of sgmcmc.{part}s")
     if batches_per_step not in (1, plan.gradient_evaluations):
         raise ValueError(
             f"batches_per_step: got {batches_per_step}; allowed: 1, or one for each of "

@@ -2,7 +2,7 @@
 
 The archive is a `.npz`: array i of each tree under `<tree>/<i>`, and one entry of JSON
 with the rest, trees' containers included. Dicts, lists and tuples come back as they were;
-other containers come back as dicts of their fields.
+other containers come back as ordered dicts of their fields, in the order of their leaves.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,12 @@ def write(path: str | Path, trees: dict[str, PyTree], header: dict[str, Any]) ->
     return path
 
 
-def read(path: str | Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
+def read(
+    path: str | Path, names: tuple[str, ...], fields: tuple[str, ...]
+) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """The trees and the header of a file that `write` made; the file is only read.
+
+    `names` and `fields` are the trees and the header's fields that it must have.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -68,6 +72,9 @@ def read(path: str | Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
         document = json.loads(entries[_HEADER].tobytes().decode())
         if document["format"] != FORMAT:
             raise ValueError(f"its format is {document['format']!r}, not {FORMAT!r}")
+        absent = {*names, *fields} - {*document["trees"], *document["header"]}
+        if absent:
+            raise ValueError(f"it has no {', '.join(sorted(absent))}")
         trees = {
             name: _rebuild(
                 spec["containers"],
@@ -78,9 +85,9 @@ def read(path: str | Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
             )
             for name, spec in document["trees"].items()
         }
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, MemoryError):
         raise
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, TypeError) as error:
+    except Exception as error:  # what a damaged file makes its readers raise is a long list
         raise ValueError(
             f"path: {path.name} is not a complete file of a sgmcmc run ({error})"
         ) from error
@@ -91,12 +98,12 @@ def containers(tree: PyTree) -> Any:
     """The containers of a pytree as JSON: a leaf is 0, None is null."""
     if tree is None:
         return None
-    if isinstance(tree, dict):
-        # JAX flattens dicts in the order of their keys.
+    if type(tree) is dict and all(type(key) in (str, int) for key in tree):
+        # JAX flattens dicts in the order of their keys (and an OrderedDict in its own).
         return {"dict": [[key, containers(tree[key])] for key in sorted(tree)]}
-    if isinstance(tree, list):
+    if type(tree) is list:
         return {"list": [containers(item) for item in tree]}
-    if isinstance(tree, tuple) and not hasattr(tree, "_fields"):
+    if type(tree) is tuple:
         return {"tuple": [containers(item) for item in tree]}
     if jax.tree_util.all_leaves([tree]):
         return 0
@@ -124,4 +131,5 @@ def _rebuild(spec: Any, leaves: Any) -> PyTree:
         return [_rebuild(child, leaves) for child in children]
     if kind == "tuple":
         return tuple(_rebuild(child, leaves) for child in children)
-    return {key: _rebuild(child, leaves) for key, child in children}
+    rebuilt = [(key, _rebuild(child, leaves)) for key, child in children]
+    return dict(rebuilt) if kind == "dict" else OrderedDict(rebuilt)

@@ -59,7 +59,8 @@ def dot(x: PyTree, y: PyTree) -> Array:
     for u, v in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
         # A matrix product, because XLA's CPU backend does not vectorise a float sum.
         u, v = u.astype(total.dtype).reshape(1, -1), v.astype(total.dtype).reshape(-1, 1)
-        total = total + (u @ v)[0, 0]
+        # All digits, where accelerators would round the factors.
+        total = total + jnp.matmul(u, v, precision="highest")[0, 0]
     return total
 
 

@@ -103,9 +103,12 @@ def _check(word: str, fractions: Sequence[float] | None) -> list[float]:
         raise ValueError(
             f"fractions: got {len(shares)} for the {len(word)} letters of word {word!r}"
         )
+    for i, (letter, share) in enumerate(zip(word, shares, strict=True)):
+        if letter in "OU" and share < 0:
+            raise _error(word, i, f"fraction {share:g}: friction and noise cannot run backwards")
     for letter in dict.fromkeys(word):
         total = sum(share for share, other in zip(shares, word, strict=True) if other == letter)
-        if abs(total - 1) > 1e-9:
+        if not abs(total - 1) <= 1e-9:
             message = f"unbalanced fractions: those of {letter!r} sum to {total:g}, not 1"
             raise _error(word, word.index(letter), message)
     return shares

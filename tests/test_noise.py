@@ -1,4 +1,6 @@
-"""The random numbers of one step: the generator bit for bit, the fast law by enumeration, independence."""
+"""The random numbers of one step: the generator bit for bit, the fast law by enumeration,
+independence.
+"""
 
 import math
 import os
@@ -16,13 +18,23 @@ from sgmcmc import noise
 
 TREES = {
     "vector": jnp.zeros(17),
-    "network": {"w": jnp.zeros((50, 41)), "b": jnp.zeros(41), "v": jnp.zeros((41, 3)), "c": jnp.zeros(())},
+    "network": {
+        "w": jnp.zeros((50, 41)),
+        "b": jnp.zeros(41),
+        "v": jnp.zeros((41, 3)),
+        "c": jnp.zeros(()),
+    },
     "even": [jnp.zeros((64, 64)), jnp.zeros(64)],
     "convolution": (jnp.zeros((3, 3, 5, 7)), jnp.zeros((1, 1, 9)), jnp.zeros((2, 1))),
     "hollow": [jnp.zeros((0, 3)), jnp.zeros(5), jnp.zeros((4, 0))],
     "empty": (),
 }
-KEYS = [jax.random.key(0), jax.random.key(2**31 + 5), jax.random.PRNGKey(7), jax.random.fold_in(jax.random.key(1), 3)]
+KEYS = [
+    jax.random.key(0),
+    jax.random.key(2**31 + 5),
+    jax.random.PRNGKey(7),
+    jax.random.fold_in(jax.random.key(1), 3),
+]
 
 
 def size_of(tree: object) -> int:
@@ -30,18 +42,26 @@ def size_of(tree: object) -> int:
 
 
 def identical(a: Array, b: Array) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    return (
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    )
 
 
 def fast_law(dtype: jnp.dtype) -> np.ndarray:
-    """The 256 values of the fast law, in the order of the bytes, from words that hold each byte once."""
+    """The 256 values of the fast law, in the order of the bytes, from words that hold each byte
+    once.
+    """
     words = jnp.asarray(np.arange(256, dtype=np.uint8).view(np.uint32))
     value = noise.to_tree(words, jax.ShapeDtypeStruct((256,), dtype))
     return np.sort(np.asarray(value, np.float64))
 
 
 def solved_polynomial() -> np.ndarray:
-    """Newton on (m2, m4) from the least-squares fit to the normal quantiles, the least move in root mean square."""
+    """Newton on (m2, m4) from the least-squares fit to the normal quantiles, the least move in root
+    mean square.
+    """
     from scipy.special import ndtri
 
     x = (2 * np.arange(256) - 255) / 256
@@ -55,21 +75,24 @@ def solved_polynomial() -> np.ndarray:
     return np.linalg.solve(triangle, weights)
 
 
-# --- the generator -------------------------------------------------------------------------------------------------
+# --- the generator --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 128, 2047, 2048, 2049, 5001])
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_written_out_threefry_is_jax_random_bits(size: int, count: int) -> None:
-    """The written-out threefry gives jax.random.bits bit for bit: odd and even sizes, several keys, jit and vmap."""
-    draw = jax.jit(noise._bits, static_argnums=1)
-    for key in KEYS:
-        expected = jax.random.bits(key, (count, size), jnp.uint32)
-        assert identical(draw(key, (count, size)), expected)
-        assert identical(noise._bits(key, (count, size)), expected)
-    for keys in (jax.random.split(jax.random.key(4), 3), jax.random.split(jax.random.PRNGKey(4), 3)):
-        expected = jax.vmap(lambda key: jax.random.bits(key, (count, size), jnp.uint32))(keys)
-        assert identical(jax.vmap(lambda key: noise._bits(key, (count, size)))(keys), expected)
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 7), (2, 128), (3, 2047), (1, 2048), (2, 2049), (1, 5001)], ids=str
+)
+def test_written_out_threefry_is_jax_random_bits(shape: tuple[int, int]) -> None:
+    """The written-out threefry gives jax.random.bits bit for bit: odd and even sizes, several keys,
+    jit and vmap.
+    """
+    keys = jnp.stack([jax.random.wrap_key_data(jax.random.key_data(key)) for key in KEYS])
+    expected = jnp.stack([jax.random.bits(key, shape, jnp.uint32) for key in KEYS])
+    for key, words in zip(KEYS, expected, strict=True):
+        assert identical(noise._bits(key, shape), words)
+    assert identical(jax.jit(jax.vmap(lambda key: noise._bits(key, shape)))(keys), expected)
+    assert identical(
+        jax.vmap(lambda key: noise._bits(key, shape))(jax.random.key_data(keys)), expected
+    )
 
 
 def test_this_run_uses_the_written_out_threefry() -> None:
@@ -81,23 +104,27 @@ def test_this_run_uses_the_written_out_threefry() -> None:
     assert "threefry2x32" not in str(jax.make_jaxpr(lambda key: noise._bits(key, (1, 7)))(KEYS[0]))
 
 
-@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
-@pytest.mark.parametrize("count", [1, 2])
-def test_gaussian_is_jax_random_normal(tree: object, count: int) -> None:
-    """draw("gaussian") gives jax.random.normal bit for bit, typed and legacy keys, eagerly, under jit and vmap."""
+@pytest.mark.parametrize(
+    ("name", "count"), [("vector", 1), ("network", 2), ("even", 1), ("hollow", 2), ("empty", 1)]
+)
+def test_gaussian_is_jax_random_normal(name: str, count: int) -> None:
+    """draw("gaussian") gives jax.random.normal bit for bit, typed and legacy keys, eagerly, under
+    jit and vmap.
+    """
+    tree = TREES[name]
     shape = (count, size_of(tree))
 
     def draw(key: Array) -> Array:
         return noise.draw(key, tree, count, "gaussian")
 
+    compiled = jax.jit(draw)
     for key in KEYS:
         expected = jax.random.normal(key, shape)
         assert identical(draw(key), expected)
-        assert identical(jax.jit(draw)(key), expected)
-    keys = jax.random.split(jax.random.key(5), 3)
-    expected = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        assert identical(compiled(key), expected)
+    keys = jax.random.split(jax.random.key(5), 2)
+    expected = jnp.stack([jax.random.normal(key, shape) for key in keys])
     assert identical(jax.jit(jax.vmap(draw))(keys), expected)
-    assert identical(jax.vmap(draw)(jax.random.key_data(keys)), expected)
 
 
 def test_gaussian_inside_a_loop_where_it_is_consumed() -> None:
@@ -112,15 +139,22 @@ def test_gaussian_inside_a_loop_where_it_is_consumed() -> None:
     final, _ = jax.jit(lambda: jax.lax.scan(body, tree, jnp.arange(4)))()
     expected = np.zeros(3533, np.float32)
     for t in range(4):
-        expected = np.float32(0.5) * expected + np.asarray(jax.random.normal(jax.random.fold_in(key, t), (1, 3533)))[0]
+        expected = (
+            np.float32(0.5) * expected
+            + np.asarray(jax.random.normal(jax.random.fold_in(key, t), (1, 3533)))[0]
+        )
     flat = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(final)])
     np.testing.assert_array_equal(flat, expected)
 
 
 def test_sharded_draws_are_the_same() -> None:
-    """Chains spread over two CPU devices, by sharded keys under jit and by shard_map, draw the same numbers."""
+    """Chains spread over two CPU devices, by sharded keys under jit and by shard_map, draw the same
+    numbers.
+    """
     # The script's own process: the number of devices is settled before JAX starts.
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu")
+    environment = dict(
+        os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu"
+    )
     root = str(Path(noise.__file__).parents[1])
     environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")])
     script = """
@@ -141,18 +175,24 @@ for kind in noise.KINDS:
     np.testing.assert_array_equal(here, spread(sharded))
     mapped = jax.jit(jax.shard_map(draw, mesh=mesh, in_specs=P("chain"), out_specs=P("chain")))
     np.testing.assert_array_equal(here, mapped(sharded))
-    single = jax.jit(lambda key: noise.draw(key, tree, 2, kind), out_shardings=NamedSharding(mesh, P("chain")))
-    np.testing.assert_array_equal(here[0], single(keys[0]))
+    single = jax.jit(lambda key: noise.draw(key, tree, 2, kind), out_shardings=NamedSharding(mesh,
+    P("chain"))) np.testing.assert_array_equal(here[0], single(keys[0]))
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kind", noise.KINDS)
 def test_other_generators_fall_back_to_jax(kind: str) -> None:
-    """Keys of another implementation, and the mode that is not partitionable, use JAX's own generator."""
+    """Keys of another implementation, and the mode that is not partitionable, use JAX's own
+    generator.
+    """
     tree = jnp.zeros(45)
     key = jax.random.key(1, impl="rbg")
     row = noise.draw(key, tree, 2, kind)
@@ -170,11 +210,17 @@ def test_other_generators_fall_back_to_jax(kind: str) -> None:
 
 
 def test_dtypes() -> None:
-    """Gaussian draws have the leaves' common dtype and every leaf gets its own, in both kinds, x64 on and off."""
+    """Gaussian draws have the leaves' common dtype and every leaf gets its own, in both kinds, x64
+    on and off.
+    """
     for x64 in (False, True):
         with jax.enable_x64(x64):
             wide = jnp.float64 if x64 else jnp.float32
-            tree = {"a": jnp.zeros(3, jnp.bfloat16), "b": jnp.zeros((2, 5), jnp.float32), "c": jnp.zeros((), wide)}
+            tree = {
+                "a": jnp.zeros(3, jnp.bfloat16),
+                "b": jnp.zeros((2, 5), jnp.float32),
+                "c": jnp.zeros((), wide),
+            }
             key = jax.random.key(8)
             row = noise.draw(key, tree, 1, "gaussian")
             assert identical(row, jax.random.normal(key, (1, 14), wide))
@@ -183,14 +229,17 @@ def test_dtypes() -> None:
             words = noise.draw(key, tree, 1, "fast")
             assert words.dtype == jnp.uint32
             for drawn in (row[0], words[0]):
-                out = noise.to_tree(drawn, tree)
+                out = jax.jit(noise.to_tree)(drawn, tree)
                 for name, leaf in tree.items():
-                    assert out[name].dtype == leaf.dtype and out[name].shape == leaf.shape
+                    assert out[name].dtype == leaf.dtype
+                    assert out[name].shape == leaf.shape
 
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
 def test_floats_pass_through(tree: object) -> None:
-    """to_tree splits a row of floats in the order of the leaves and changes no number; laws pass normals this way."""
+    """to_tree splits a row of floats in the order of the leaves and changes no number; laws pass
+    normals this way.
+    """
     row = jnp.arange(size_of(tree), dtype=jnp.float32)
     out = noise.to_tree(row, tree)
     assert jax.tree.structure(out) == jax.tree.structure(tree)
@@ -198,12 +247,14 @@ def test_floats_pass_through(tree: object) -> None:
     np.testing.assert_array_equal(np.concatenate([np.zeros(0), *flat]), row)
 
 
-# --- the fast law --------------------------------------------------------------------------------------------------
+# --- the fast law ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
 def test_moments_by_enumeration(dtype: str, tolerance: float) -> None:
-    """Over all 256 bytes moments 1 to 5 are the normal's to rounding; m6 = 13.74, max 2.74, distance 0.011."""
+    """Over all 256 bytes moments 1 to 5 are the normal's to rounding; m6 = 13.74, max 2.74,
+    distance 0.011.
+    """
     from scipy.special import ndtr
 
     with jax.enable_x64(dtype == "float64"):
@@ -214,7 +265,9 @@ def test_moments_by_enumeration(dtype: str, tolerance: float) -> None:
         assert abs(np.mean(z**order) - moment) <= tolerance * 3 ** max(0, order - 2)
     assert abs(np.mean(z**6) - 13.74) < 0.005
     assert abs(z[-1] - 2.74) < 0.005
-    distance = max(np.max(np.arange(1, 257) / 256 - ndtr(z)), np.max(ndtr(z) - np.arange(256) / 256))
+    distance = max(
+        np.max(np.arange(1, 257) / 256 - ndtr(z)), np.max(ndtr(z) - np.arange(256) / 256)
+    )
     assert abs(distance - 0.011) < 0.0005
 
 
@@ -229,68 +282,80 @@ def test_law_increases_with_the_byte() -> None:
     assert np.all(np.diff(sum(c * x ** (2 * i + 1) for i, c in enumerate(noise._POLYNOMIAL))) > 0)
 
 
-SHAPES = [(), (1,), (2,), (3,), (4,), (5,), (10,), (257,), (3, 3), (5, 7), (8, 3), (3, 3, 5, 7), (785, 3), (64, 4), (1, 1)]
+SHAPES = [(), (2,), (3,), (4,), (10,), (127,), (3, 3), (5, 7), (8, 3), (3, 3, 5, 2), (1, 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_element_has_its_own_byte(shape: tuple[int, ...]) -> None:
-    """Flipping one byte of the words changes one element, each element has one, and words are not wasted."""
+    """Flipping one byte of the words changes at most one element, each element has one byte, few
+    are wasted.
+    """
     tree = [jnp.zeros(3), jnp.zeros(shape), jnp.zeros((2, 5))]
     size = size_of(tree)
     words = noise.draw(jax.random.key(0), tree, 1, "fast").shape[1]
-    assert words <= size * 65 / 256 + 3 or words % 128 == 0 and words <= size * 65 / 256 + 130
-    if words > 200:
-        pytest.skip("too many bytes to flip one by one; the fake words below cover these shapes")
-    base = np.zeros(words, np.uint32)
-    flipped = np.repeat(base[None], 4 * words, 0)
-    flipped.view(np.uint8)[np.arange(4 * words), np.arange(4 * words)] = 255
-    flat = jax.vmap(lambda row: jnp.concatenate([z.ravel() for z in noise.to_tree(row, tree)]))
-    changed = np.asarray(flat(jnp.asarray(flipped)) != flat(jnp.asarray(base[None])))
+    assert words <= size * 65 / 256 + 3
+    flipped = np.zeros((1 + 4 * words, words), np.uint32)
+    flipped.view(np.uint8)[1 + np.arange(4 * words), np.arange(4 * words)] = 255
+    z = jax.jit(
+        jax.vmap(lambda row: jnp.concatenate([z.ravel() for z in noise.to_tree(row, tree)]))
+    )(flipped)
+    changed = np.asarray(z[1:] != z[0])
     assert set(changed.sum(1)) <= {0, 1}
     np.testing.assert_array_equal(changed.sum(0), np.ones(size))
 
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
 def test_byte_lanes_by_fake_words(tree: object) -> None:
-    """Words that hold the digits of a byte counter show that no byte is used twice: one byte of position at a time."""
+    """No byte is used twice: each element reads back the number of its byte, digit by digit, from
+    fake words.
+    """
     total = noise.draw(jax.random.key(0), tree, 1, "fast").shape[1]
     values = fast_law(jnp.float32)
-    # Each byte's number in the row, written in base 256, is read back through the increasing law.
     number = np.zeros(size_of(tree), int)
     for digit in range(2):
         bytes_ = ((np.arange(4 * total) >> (8 * digit)) & 255).astype(np.uint8)
-        # The law orders signed bytes: -128 is the lowest.
+        # The law increases with the byte read as a signed number: -128 is the lowest.
         rows = noise.to_tree(jnp.asarray(bytes_.view(np.uint32)), tree)
-        z = np.concatenate([np.zeros(0), *[np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(rows)]])
+        z = np.concatenate(
+            [np.zeros(0), *[np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(rows)]]
+        )
         number += (np.searchsorted(values, z - 1e-9) ^ 128) << (8 * digit)
     assert len(np.unique(number)) == size_of(tree)
 
 
-# --- independence --------------------------------------------------------------------------------------------------
+# --- independence ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", noise.KINDS)
 def test_independence(kind: str) -> None:
-    """Across steps, chains, rows, leaves and bytes no correlation of z or z^2 exceeds 5 standard errors.
+    """Across steps, chains, rows, leaves and bytes no correlation of z or z^2 exceeds 5 standard
+    errors.
 
-    Keys are fixed, so the test cannot flicker; under independence the chance that fresh keys would fail is at most
-    (number of pairs: 2 x 1,128) x 5.8e-7, about 0.2%.
+    Keys are fixed, so the test cannot flicker; under independence the chance that fresh keys would
+    fail is at most (9,120 correlations + 192 moments) x 5.8e-7, about 0.5%.
     """
     tree = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
     samples = 20_000
 
     def flat(words: Array) -> Array:
-        return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(noise.to_tree(words, tree))])
+        return jnp.concatenate(
+            [leaf.ravel() for leaf in jax.tree.leaves(noise.to_tree(words, tree))]
+        )
 
     def draws(key: Array) -> Array:  # (2 steps, 2 rows, 8 elements)
-        return jnp.stack([jax.vmap(flat)(noise.draw(jax.random.fold_in(key, t), tree, 2, kind)) for t in range(2)])
+        return jax.vmap(
+            lambda t: jax.vmap(flat)(noise.draw(jax.random.fold_in(key, t), tree, 2, kind))
+        )(jnp.arange(2))
 
-    def chains(key: Array) -> Array:  # what 3 chains draw, keys folded as the sampling loop folds them; 3 x 16 = 48
-        return jnp.stack([draws(jax.random.fold_in(key, c))[:, :, ::2].ravel() for c in range(6)]).ravel()
+    def chains(key: Array) -> Array:
+        # Keys are folded as the sampling loop folds them: chain, then step.
+        return jax.vmap(lambda chain: draws(jax.random.fold_in(key, chain)))(jnp.arange(3)).ravel()
 
-    z = np.asarray(jax.jit(jax.vmap(chains))(jax.random.split(jax.random.key(2024), samples)), np.float64)
-    assert z.shape == (samples, 48)
-    off_diagonal = ~np.eye(48, dtype=bool)
+    z = np.asarray(
+        jax.jit(jax.vmap(chains))(jax.random.split(jax.random.key(2024), samples)), np.float64
+    )
+    assert z.shape == (samples, 96)
+    off_diagonal = ~np.eye(96, dtype=bool)
     for power in (1, 2):
         correlation = np.corrcoef(z**power, rowvar=False)[off_diagonal]
         assert np.abs(correlation).max() < 5 / math.sqrt(samples)
@@ -300,19 +365,22 @@ def test_independence(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", noise.KINDS)
 def test_neighbours_in_a_long_row(kind: str) -> None:
-    """Within one long draw, elements 1, 4, 128 or a quarter of a leaf apart are uncorrelated at 5 standard errors.
+    """Within one long draw, elements 1, 4, 128 or a quarter of a leaf apart are uncorrelated at 5
+    standard errors.
 
     Fixed key; under independence a fresh key fails with a chance below 20 x 5.8e-7, about 1e-5.
     """
     tree = jnp.zeros((512, 256))
-    z = np.asarray(noise.to_tree(noise.draw(jax.random.key(99), tree, 1, kind)[0], tree), np.float64).ravel()
+    z = np.asarray(
+        noise.to_tree(noise.draw(jax.random.key(99), tree, 1, kind)[0], tree), np.float64
+    ).ravel()
     n = z.size
     for lag in (1, 2, 3, 4, 8, 32, 64, 128, 256, n // 4):
         for x in (z, (z**2 - 1) / z.std() ** 2 / math.sqrt(2)):
             assert abs(np.mean(x[lag:] * x[:-lag])) < 5 / math.sqrt(n - lag) * 1.01
 
 
-# --- the interface -------------------------------------------------------------------------------------------------
+# --- the interface --------------------------------------------------------------------------------
 
 
 def test_draw_does_not_read_values() -> None:
@@ -322,13 +390,18 @@ def test_draw_does_not_read_values() -> None:
     for kind in noise.KINDS:
         row = noise.draw(KEYS[0], tree, 1, kind)
         assert identical(row, noise.draw(KEYS[0], shapes, 1, kind))
-        for a, b in zip(*map(jax.tree.leaves, (noise.to_tree(row[0], tree), noise.to_tree(row[0], shapes))), strict=True):
+        for a, b in zip(
+            *map(jax.tree.leaves, (noise.to_tree(row[0], tree), noise.to_tree(row[0], shapes))),
+            strict=True,
+        ):
             assert identical(a, b)
 
 
 @pytest.mark.parametrize("kind", noise.KINDS)
 def test_derivatives_pass(kind: str) -> None:
-    """A step that draws can be differentiated, forwards and backwards, with respect to what is not noise."""
+    """A step that draws can be differentiated, forwards and backwards, with respect to what is not
+    noise.
+    """
     tree = jnp.zeros(2500)
 
     def value(scale: Array) -> Array:
@@ -340,8 +413,12 @@ def test_derivatives_pass(kind: str) -> None:
 
 
 def test_errors() -> None:
-    """An unknown kind names the argument, its value and what is allowed; wrong rows and leaves are refused."""
-    with pytest.raises(ValueError, match="noise must be one of 'gaussian', 'fast'; got noise='normal'"):
+    """An unknown kind names the argument, its value and what is allowed; wrong rows and leaves are
+    refused.
+    """
+    with pytest.raises(
+        ValueError, match="noise must be one of 'gaussian', 'fast'; got noise='normal'"
+    ):
         noise.draw(KEYS[0], jnp.zeros(3), 1, "normal")
     with pytest.raises(TypeError, match="int32"):
         noise.draw(KEYS[0], jnp.zeros(3, jnp.int32), 1, "gaussian")

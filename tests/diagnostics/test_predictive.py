@@ -123,7 +123,7 @@ def test_bad_input(make_run):
         predictive(W, linear, X, Y)
     with pytest.raises(ValueError, match="predict: expected logits"):
         predictive(run, lambda p, x: (x @ p)[:3], X, Y)
-    with pytest.raises(ValueError, match="predict: expected .mean, scale."):
+    with pytest.raises(ValueError, match=r"predict: expected \(mean, scale\)"):
         predictive(run, lambda p, x: (x @ p, x @ p), X, Y)
     with pytest.raises(ValueError, match=r"y: got shape \(3,\)"):
         predictive(run, linear, X, Y[:3])
@@ -135,5 +135,5 @@ def test_bad_input(make_run):
         predictive(run, linear, X[:0], Y[:0])
     broken = W.copy()
     broken[0, 3] = np.nan
-    with pytest.raises(ValueError, match="1 of 60 draws give predictions that are not finite"):
+    with pytest.raises(ValueError, match="1 of 60 draws predict what is not finite"):
         predictive(make_run(broken), linear, X, Y)

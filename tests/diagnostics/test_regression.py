@@ -1,5 +1,7 @@
 """Scores of Gaussian mixtures against quadrature, sampling and closed forms."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.integrate
@@ -31,8 +33,8 @@ def test_crps_is_the_integral(spread):
         points = np.sort(np.concatenate([mean[:, i], [y[i]]]))
         edges = [points[0] - 12, *points, points[-1] + 12]
         expected = sum(
-            scipy.integrate.quad(lambda t: (cdf(t) - (t >= y[i])) ** 2, a, b, epsabs=1e-11)[0]
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            scipy.integrate.quad(lambda t, i=i: (cdf(t) - (t >= y[i])) ** 2, a, b, epsabs=1e-11)[0]
+            for a, b in itertools.pairwise(edges)
         )
         assert scores.pointwise_crps[i] == pytest.approx(expected, abs=1e-8)
 

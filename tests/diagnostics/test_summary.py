@@ -66,7 +66,7 @@ def test_predictions_are_probabilities(make_run):
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(result.table["mean"], p.mean((0, 1))[np.arange(5), y], rtol=1e-4)
     every = summary(run, predict=predict, x=x)
-    assert every.names[:4] == tuple(f"prediction[0,{k}]" for k in range(3)) + ("prediction[1,0]",)
+    assert every.names[:4] == (*(f"prediction[0,{k}]" for k in range(3)), "prediction[1,0]")
     np.testing.assert_allclose(every.table["mean"], p.mean((0, 1)).ravel(), rtol=1e-4)
 
 
@@ -107,7 +107,10 @@ class TestLimit:
     def test_points_left_out_are_counted(self, make_run):
         x = RNG.normal(size=(10, 2)).astype(np.float32)
         result = summary(make_run(DRAWS), predict=predict, x=x, max_rows=6)
-        assert [n for n in result.names if n.endswith(",0]")] == ["prediction[0,0]", "prediction[5,0]"]
+        assert [n for n in result.names if n.endswith(",0]")] == [
+            "prediction[0,0]",
+            "prediction[5,0]",
+        ]
         assert "predictions at 2 of 10 points" in repr(result)
 
 
@@ -177,7 +180,7 @@ def test_a_datatree_gives_the_same(make_run):
 
 def test_bad_input(make_run):
     run = make_run(DRAWS)
-    with pytest.raises(TypeError, match="run: got list; expected a sgmcmc.Run or an ArviZ"):
+    with pytest.raises(TypeError, match="run: got list; expected"):
         summary([1, 2])
     with pytest.raises(ValueError, match="predict, x: give both or neither"):
         summary(run, predict=predict)

@@ -106,7 +106,9 @@ def test_hidden_units_can_be_permuted(x64):
     np.testing.assert_allclose(
         jax.jit(model.predict)(swapped, X), jax.jit(model.predict)((first, last), X), rtol=1e-10
     )
-    np.testing.assert_allclose(jax.jit(model.log_prior)(swapped), jax.jit(model.log_prior)((first, last)))
+    np.testing.assert_allclose(
+        jax.jit(model.log_prior)(swapped), jax.jit(model.log_prior)((first, last))
+    )
 
 
 def test_batches_add_up_to_the_full_likelihood(x64):
@@ -124,7 +126,9 @@ def test_images_are_flattened_and_chains_vmap():
     params = jax.vmap(model.init)(jax.random.split(KEY, 6))
     stacked = jax.jit(jax.vmap(model.predict, (0, None)))(params, images)
     assert stacked.shape == (6, 3, 2)
-    one = jax.jit(model.predict)(jax.tree.map(lambda v: np.asarray(v)[2], params), images.reshape(3, 16))
+    one = jax.jit(model.predict)(
+        jax.tree.map(lambda v: np.asarray(v)[2], params), images.reshape(3, 16)
+    )
     np.testing.assert_allclose(stacked[2], one, rtol=1e-5)
 
 

@@ -28,7 +28,10 @@ def by_hand(params, image):
         x = np.maximum(np.stack(maps, axis=-1), 0)
         h, w = x.shape[0] // 2, x.shape[1] // 2
         x = np.stack(
-            [[x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((0, 1)) for j in range(w)] for i in range(h)]
+            [
+                [x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((0, 1)) for j in range(w)]
+                for i in range(h)
+            ]
         )
     return x.ravel() @ np.asarray(params["dense"]["weight"]) + np.asarray(params["dense"]["bias"])
 

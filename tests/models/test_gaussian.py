@@ -26,7 +26,9 @@ def test_density_gradient_and_exact(covariance, x64):
     theta = np.random.default_rng(0).normal(size=3)
     posterior = model.posterior()
     law = scipy.stats.multivariate_normal(MEAN, matrix)
-    np.testing.assert_allclose(eqx.filter_jit(posterior.log_density)(theta), law.logpdf(theta), rtol=1e-12)
+    np.testing.assert_allclose(
+        eqx.filter_jit(posterior.log_density)(theta), law.logpdf(theta), rtol=1e-12
+    )
     energy, gradient = eqx.filter_jit(posterior.potential_and_gradient)(jnp.asarray(theta))
     np.testing.assert_allclose(energy, -law.logpdf(theta), rtol=1e-12)
     np.testing.assert_allclose(gradient, np.linalg.solve(matrix, theta - MEAN), rtol=1e-10)

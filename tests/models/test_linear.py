@@ -44,7 +44,9 @@ def test_log_likelihood_is_scipys_and_per_example(x64):
     model = models.linear_regression(0.4)
     w = RNG.normal(size=4)
     expected = scipy.stats.norm(X @ w[:3] + w[3], 0.4).logpdf(Y)
-    np.testing.assert_allclose(jax.jit(model.log_likelihood)(jnp.asarray(w), (X, Y)), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        jax.jit(model.log_likelihood)(jnp.asarray(w), (X, Y)), expected, rtol=1e-12
+    )
     mean, scale = model.predict(jnp.asarray(w), X)
     assert mean.shape == scale.shape == (30,)
 
@@ -56,9 +58,7 @@ def test_permuting_examples_permutes_values_and_keeps_the_potential(x64):
     values = np.asarray(log_likelihood(w, (X, Y)))
     np.testing.assert_allclose(log_likelihood(w, (X[order], Y[order])), values[order])
     potential = eqx.filter_jit(model.posterior(30).potential)
-    np.testing.assert_allclose(
-        potential(w, (X, Y)), potential(w, (X[order], Y[order])), rtol=1e-12
-    )
+    np.testing.assert_allclose(potential(w, (X, Y)), potential(w, (X[order], Y[order])), rtol=1e-12)
 
 
 def test_batches_are_scaled_by_n_over_batch_size(x64):

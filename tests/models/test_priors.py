@@ -70,6 +70,8 @@ def test_bad_df_is_named():
 
 def test_as_prior_takes_numbers_and_functions():
     np.testing.assert_allclose(priors.as_prior(2.0)(params()), priors.normal(2.0)(params()))
-    np.testing.assert_allclose(priors.as_prior(priors.laplace(0.3))(params()), priors.laplace(0.3)(params()))
+    np.testing.assert_allclose(
+        priors.as_prior(priors.laplace(0.3))(params()), priors.laplace(0.3)(params())
+    )
     with pytest.raises(TypeError, match="prior: got str"):
         priors.as_prior("normal")

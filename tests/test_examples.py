@@ -1,0 +1,37 @@
+"""Notebooks and the demo run, in a small version; what they claim is checked by `make demo`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, monkeypatch):
+    """Every cell runs, from a fresh kernel."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("SGMCMC_QUICK", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+
+
+def test_demo_says_why_it_fails(tmp_path):
+    """Chains far too short do not pass: exit code 1, each missed bar named, pictures made."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, "-m", "sgmcmc.demo", "--quick", "--output", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "MISSED SGLD: 95% of predictive R̂" in done.stderr
+    assert "MISSED BAOAB" in done.stderr
+    assert "accuracy" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"demo_reliability.png", "demo_entropy.png"}
+    assert "\r" not in done.stderr and "\x1b" not in done.stderr

@@ -1,0 +1,377 @@
+"""`sample`: the same key gives the same bits, however chunks, chains and calls are cut."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sgmcmc
+from sgmcmc import Posterior, metrics, reducers
+
+N, D = 10, 3
+DATA = {
+    "x": np.sin(np.arange(N * D)).reshape(N, D).astype(np.float32),
+    "y": np.cos(np.arange(N)).astype(np.float32),
+}
+KEY = jax.random.key(5)
+
+
+def log_likelihood(params, batch):
+    return -0.5 * (batch["y"] - batch["x"] @ params["w"] - params["b"]) ** 2
+
+
+def log_prior(params):
+    return -0.5 * (jnp.sum(params["w"] ** 2) + params["b"] ** 2)
+
+
+POSTERIOR = Posterior(log_likelihood, log_prior, data_size=N)
+PARAMS = {"w": jnp.array([0.1, -0.2, 0.3]), "b": jnp.array(0.5)}
+BAOAB = sgmcmc.baoab(POSTERIOR, 0.05)
+SGLD_FAST = sgmcmc.sgld(POSTERIOR, 0.01, noise="fast")
+
+
+def run(kernel=BAOAB, params=None, key=KEY, **options):
+    options = {
+        "batch_size": 3, "num_chains": 2, "num_burnin": 5, "num_samples": 12,
+        "chain_method": "vmap", "progress": False, **options,
+    }  # fmt: skip
+    return sgmcmc.sample(key, kernel, PARAMS if params is None else params, DATA, **options)
+
+
+def assert_same_bits(one, other):
+    """Draws, weights and info agree bit for bit."""
+    pairs = [(one.draws, other.draws), (one.info, other.info), (one.reduced, other.reduced)]
+    for a, b in pairs:
+        assert jax.tree.structure(a) == jax.tree.structure(b)
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    np.testing.assert_array_equal(one.weights, other.weights)
+
+
+@pytest.mark.parametrize("chain_method", ["map", "vmap"])
+@pytest.mark.parametrize("kernel", [BAOAB, SGLD_FAST], ids=["baoab", "sgld-fast"])
+@pytest.mark.parametrize("stream", ["reshuffled", "symmetric", "with_replacement"])
+def test_chunks_change_no_bit(stream, kernel, chain_method):
+    """Chunks of 1, 7 and 1,000 steps, and of whatever half a second holds, give identical bits."""
+    options = {"stream": stream, "chain_method": chain_method, "thinning": 3}
+    runs = [
+        run(kernel, chunk_steps=c, reducers={"m": reducers.mean()}, **options)
+        for c in (1000, 1, 7, None)
+    ]
+    for other in runs[1:]:
+        assert_same_bits(runs[0], other)
+
+
+def test_another_key_gives_other_draws():
+    """Keys matter: another seed shares no draw, and no two chains agree."""
+    one, other = run(), run(key=jax.random.key(6))
+    assert not np.any(one.draws["w"] == other.draws["w"])
+    assert not np.any(one.draws["w"][0] == one.draws["w"][1])
+
+
+def test_legacy_keys_give_the_draws_of_typed_ones():
+    """A uint32 key of jax.random.PRNGKey, as JAX's or NumPy's array, is the typed key."""
+    typed = run(key=jax.random.key(5))
+    assert_same_bits(typed, run(key=jax.random.PRNGKey(5)))
+    assert_same_bits(typed, run(key=np.asarray(jax.random.PRNGKey(5))))
+
+
+@pytest.mark.parametrize("kernel", [BAOAB, SGLD_FAST], ids=["baoab", "sgld-fast"])
+def test_vmapped_chains_are_single_chains(kernel):
+    """`vmap` equals `map` to rounding, and chain 0 of four is the only chain of one."""
+    mapped, vmapped = (run(kernel, chain_method=m, num_chains=4) for m in ("map", "vmap"))
+    single = run(kernel, chain_method="map", num_chains=1)
+    for name in PARAMS:
+        np.testing.assert_allclose(mapped.draws[name], vmapped.draws[name], rtol=2e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            single.draws[name][0], mapped.draws[name][0], rtol=2e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("thinning", [2, 4])
+def test_thinning_keeps_every_kth_draw(thinning):
+    """A run with thinning k is every k-th draw of the run without, bit for bit, weights too."""
+    schedule = sgmcmc.sgld(POSTERIOR, decay)
+    every, thinned = run(schedule), run(schedule, num_samples=12 // thinning, thinning=thinning)
+    assert thinned.num_steps == every.num_steps
+    for a, b in [(every.draws, thinned.draws), (every.info, thinned.info)]:
+        jax.tree.map(
+            lambda x, y: np.testing.assert_array_equal(x[:, thinning - 1 :: thinning], y), a, b
+        )
+    np.testing.assert_array_equal(every.weights[:, thinning - 1 :: thinning], thinned.weights)
+
+
+def decay(count):
+    return 0.01 / (1.0 + count) ** 0.55
+
+
+def test_weights_follow_the_schedule():
+    """Draw k weighs h_k/h_0 and lasts h_k, steps counted from 0 with burn-in included."""
+    made = run(sgmcmc.sgld(POSTERIOR, decay))
+    steps = decay(5 + np.arange(12))
+    np.testing.assert_allclose(made.info.time, np.broadcast_to(steps, (2, 12)), rtol=1e-6)
+    np.testing.assert_allclose(made.weights, np.broadcast_to(steps / 0.01, (2, 12)), rtol=1e-6)
+    np.testing.assert_array_equal(run().weights, 1)
+
+
+@pytest.mark.parametrize("as_array", [np.array, jnp.array])
+def test_params_are_unharmed(as_array):
+    """`params` are copied, for one chain or more, stacked or not: usable and equal afterwards."""
+    for stacked, chains in [(False, 1), (False, 2), (True, 2)]:
+        given = jax.tree.map(lambda x: as_array(np.stack([x] * 2) if stacked else x), PARAMS)  # noqa: B023
+        kept = jax.tree.map(lambda x: np.array(x, copy=True), given)
+        made = run(params=given, num_chains=chains)
+        made.resume(1, progress=False)
+        jax.tree.map(np.testing.assert_array_equal, given, kept)
+
+
+def test_data_are_unharmed_and_may_be_numpy_or_jax():
+    """NumPy and JAX data give the same bits, and are usable afterwards."""
+    as_jax = jax.tree.map(jnp.asarray, DATA)
+    options = {"num_chains": 2, "num_burnin": 5, "num_samples": 12, "progress": False}
+    made = sgmcmc.sample(
+        KEY, BAOAB, PARAMS, as_jax, batch_size=3, chain_method="vmap", **options
+    )
+    assert_same_bits(made, run())
+    jax.tree.map(np.testing.assert_array_equal, as_jax, DATA)
+
+
+def test_stacked_params_start_each_chain_from_its_own():
+    """A leading chain axis gives every chain its start: at step size → 0 it stays there."""
+    still = sgmcmc.sgld(POSTERIOR, 1e-12)
+    starts = {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.array([1.0, -1.0])}
+    made = run(still, params=starts)
+    np.testing.assert_allclose(made.draws["w"][:, 0], starts["w"], atol=1e-4)
+    np.testing.assert_allclose(made.draws["b"][:, 0], starts["b"], atol=1e-4)
+
+
+def test_init_function_disperses_the_starts():
+    """init(key) is called once a chain, with another key each, the same in every run."""
+    seen = []
+
+    def init(key):
+        seen.append(tuple(np.asarray(jax.random.key_data(key))))
+        return jax.tree.map(lambda x: x + jax.random.normal(key, x.shape), PARAMS)
+
+    still = sgmcmc.sgld(POSTERIOR, 1e-12)
+    first, second = run(still, params=init), run(still, params=init)
+    assert len(seen) == 4
+    assert seen[:2] == seen[2:]
+    assert seen[0] != seen[1]
+    assert_same_bits(first, second)
+    assert not np.any(first.draws["w"][0, 0] == first.draws["w"][1, 0])
+
+
+class Scale(eqx.Module):
+    width: jax.Array
+
+    def init(self, key):
+        return jax.tree.map(lambda x: x + self.width * jax.random.normal(key, x.shape), PARAMS)
+
+
+def test_init_may_be_a_method_or_partial_that_holds_arrays():
+    """A bound method of a module, or a Partial, is a function and not the parameters."""
+    width = jnp.array(0.1)
+    function = jax.tree_util.Partial(lambda w, key: Scale(w).init(key), width)
+    assert_same_bits(run(params=Scale(width).init), run(params=function))
+
+
+class Linear(eqx.Module):
+    w: jax.Array
+    b: jax.Array
+
+    def __call__(self, x):
+        return x @ self.w + self.b
+
+
+def module_likelihood(model, batch):
+    return -0.5 * (batch["y"] - model(batch["x"])) ** 2
+
+
+def module_prior(model):
+    return -0.5 * sum(jnp.sum(x**2) for x in jax.tree.leaves(model))
+
+
+def test_callable_modules_are_parameters():
+    """An equinox module that can be called and holds arrays is a position, NumPy's leaves too."""
+    target = Posterior(module_likelihood, module_prior, data_size=N)
+    kernel = sgmcmc.sgld(target, 0.01)
+    one = run(kernel, params=Linear(PARAMS["w"], PARAMS["b"]))
+    other = run(kernel, params=Linear(np.asarray(PARAMS["w"]), np.asarray(PARAMS["b"])))
+    assert isinstance(one.draws, Linear)
+    assert_same_bits(one, other)
+
+
+def test_python_floats_are_parameters():
+    """Leaves may be Python's floats; they become arrays of the default dtype."""
+    target = Posterior.from_log_density(lambda p: -0.5 * p["a"] ** 2)
+    made = sgmcmc.sample(
+        KEY, sgmcmc.sgld(target, 0.1), {"a": 1.0}, num_burnin=0, num_samples=3, progress=False
+    )
+    assert made.draws["a"].shape == (4, 3)
+
+
+def norms(params):
+    return {"norm": jnp.sum(params["w"] ** 2), "big": params["b"] > 0, "one": 1.0}
+
+
+def test_collect_keeps_what_was_asked_for():
+    """True: all; False: nothing; names: those leaves; a function: what it makes of each draw."""
+    everything = run()
+    assert set(everything.draws) == {"w", "b"}
+    assert run(collect=False).draws == ()
+    named = run(collect=["w"])
+    assert set(named.draws) == {"w"}
+    np.testing.assert_array_equal(named.draws["w"], everything.draws["w"])
+    for method in ("vmap", "map"):
+        made = run(collect=norms, chain_method=method)
+        whole = run(chain_method=method)
+        np.testing.assert_allclose(
+            made.draws["norm"], np.sum(whole.draws["w"] ** 2, -1), rtol=1e-6
+        )
+        np.testing.assert_array_equal(made.draws["big"], whole.draws["b"] > 0)
+        np.testing.assert_array_equal(made.draws["one"], 1)
+
+
+def test_numbers_of_a_kernel_share_one_trace():
+    """Twenty step sizes, other burn-in, thinning and friction: nothing is compiled again."""
+    compiled = []
+
+    def listen(name, seconds, **_):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(name)
+
+    def grid():
+        for i in range(20):
+            kernel = sgmcmc.baoab(POSTERIOR, 0.001 * (i + 1), friction=0.5 + i, temperature=i / 10)
+            run(kernel, num_burnin=3 + i, thinning=1 + i % 3, collect=["w"])
+
+    run(collect=["w"]).resume(2, progress=False)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        grid()
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert not compiled
+
+
+def test_one_run_compiles_the_chunk_once(monkeypatch):
+    """Burn-in, sampling, a short last chunk and resuming share one trace of the loop."""
+    from sgmcmc import loop
+
+    traces = []
+    original = loop._advance
+
+    def count(*args):
+        traces.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(loop, "_advance", count)
+    run(collect=fresh_collect, chunk_steps=5, num_samples=11, thinning=2).resume(3, progress=False)
+    assert len(traces) == 1
+
+
+def fresh_collect(params):
+    return params["w"][0]
+
+
+def test_kernels_may_take_several_batches_a_step():
+    """With batches_per_step = 2 each of a step's gradients has the next batch of the stream."""
+    target = Posterior(index_likelihood, no_prior, data_size=N)
+    kernel = sgmcmc.langevin(
+        target, 1e-3, word="BAOAB", reuse_gradient=False, batches_per_step=2
+    )
+    rows = np.arange(N, dtype=np.float32)
+    for method in ("vmap", "map"):
+        made = sgmcmc.sample(
+            KEY, kernel, jnp.zeros(()), rows, batch_size=5, num_chains=2, num_burnin=2,
+            num_samples=6, chain_method=method, chunk_steps=1, progress=False,
+        )  # fmt: skip
+        stream_key = jax.random.split(KEY, 3)[2]
+        stream = sgmcmc.streams.reshuffled()
+        for chain in range(2):
+            key = jax.random.fold_in(stream_key, chain)
+            for draw in range(6):
+                second = jnp.int32(2 * (2 + draw) + 1)
+                picked = sgmcmc.streams.rows_at(stream, key, second, N, 5).index
+                energy = -N / 5 * (2.0 ** np.asarray(picked)).sum()
+                np.testing.assert_allclose(made.info.energy[chain, draw], energy, rtol=1e-6)
+
+
+def index_likelihood(theta, batch):
+    return 2.0**batch + 0 * theta
+
+
+def no_prior(theta):
+    return 0 * theta
+
+
+def test_full_gradient_is_the_same_whichever_way_it_is_asked_for():
+    """batch_size=None, stream="full" and gradients.full() all use every example every step."""
+    whole = sgmcmc.baoab(POSTERIOR, 0.05, gradient=sgmcmc.gradients.full())
+    blocks = sgmcmc.baoab(POSTERIOR, 0.05, gradient=sgmcmc.gradients.full(block_size=3))
+    one = run(batch_size=None)
+    assert_same_bits(one, run(batch_size=N, stream="full"))
+    for other in (run(whole, batch_size=None), run(blocks, batch_size=None)):
+        np.testing.assert_allclose(other.draws["w"], one.draws["w"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_draws_keep_the_parameters_dtype(dtype):
+    """A position of half precision stays one; energies and weights are float32."""
+    params = jax.tree.map(lambda x: x.astype(dtype), PARAMS)
+    made = run(params=params, num_samples=3)
+    assert made.draws["w"].dtype == dtype
+    assert made.info.energy.dtype == np.float32
+    assert np.isfinite(np.asarray(made.draws["w"], np.float32)).all()
+
+
+def test_float64_runs_in_float64():
+    """Under x64 a float64 position is sampled in float64 throughout."""
+    with jax.enable_x64(True):
+        target = Posterior(log_likelihood, log_prior, data_size=N)
+        params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), PARAMS)
+        made = run(sgmcmc.baoab(target, 0.05), params=params, num_samples=3)
+        assert made.draws["w"].dtype == np.float64
+        assert made.info.energy.dtype == np.float64
+
+
+def test_metric_and_temperature_reach_the_loop():
+    """Everything a kernel holds is an argument of the loop: T = 0 with a tiny step stands still."""
+    cold = sgmcmc.sgld(
+        POSTERIOR, 1e-9, temperature=0.0, metric=metrics.diagonal({"w": jnp.ones(3), "b": jnp.ones(())})
+    )
+    made = run(cold)
+    np.testing.assert_allclose(made.draws["w"], np.broadcast_to(PARAMS["w"], (2, 12, 3)), rtol=1e-5)
+
+
+def test_any_kernel_of_the_contract_runs():
+    """The loop reads only the contract: a kernel without posterior, clock or noise kind will do."""
+
+    class Walk(eqx.Module):
+        width: jax.Array
+        order: int = eqx.field(static=True, default=1)
+        gradient_evaluations: float = eqx.field(static=True, default=0.0)
+        batches_per_step: int = eqx.field(static=True, default=1)
+        refresh_every: int | None = eqx.field(static=True, default=None)
+
+        def init(self, position, rng_key, data=None):
+            return sgmcmc.State(position, (), (), (), sgmcmc.types.ClockState(jnp.int32(0)))
+
+        def draw(self, rng_key, state):
+            return jax.random.normal(rng_key, state.position.shape)
+
+        def drive(self, noise, state, batch):
+            position = state.position + self.width * noise
+            one, zero = jnp.ones(()), jnp.zeros(())
+            info = sgmcmc.Info(position, one, one, zero, zero, zero, jnp.array(True))
+            return state._replace(position=position), info
+
+    made = sgmcmc.sample(
+        KEY, Walk(jnp.array(2.0)), jnp.zeros(2), num_chains=1, num_burnin=0, num_samples=4,
+        progress=False,
+    )  # fmt: skip
+    key = jax.random.fold_in(jax.random.split(KEY, 3)[1], 0)
+    noise = [jax.random.normal(jax.random.fold_in(key, t), (2,)) for t in range(4)]
+    np.testing.assert_allclose(made.draws[0], 2 * np.cumsum(noise, 0), rtol=1e-5)
+    assert isinstance(made.draws, np.ndarray)
