@@ -15,7 +15,7 @@ FAST := -m "not slow"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-oldest test-newest lint format types docs bench \
-	notebooks studies study venv clean
+	studies study venv clean
 
 help:
 	@echo "make demo         a Bayesian network on digits: table and pictures (about 3 minutes)"
@@ -26,7 +26,6 @@ help:
 	@echo "make lint         ruff and the import contracts;   make format  lets ruff mend"
 	@echo "make types        mypy"
 	@echo "make docs         the site, strict, into site/"
-	@echo "make notebooks    runs the notebooks of examples/"
 	@echo "make bench        step times, as ratios to optax.sgd"
 	@echo "make study NAME=… one study of examples/studies;   make studies  runs all"
 	@echo "make clean        removes environments and everything built"
@@ -66,10 +65,6 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/steps.py $(ARGS)
 
-notebooks: $(READY)
-	for notebook in $(wildcard examples/*.ipynb); do \
-		$(BIN)/jupyter execute --timeout=600 "$$notebook" || exit 1; done
-
 studies: $(READY)
 	for study in $(wildcard examples/studies/*.py); do \
 		$(BIN)/python "$$study" $(ARGS) || exit 1; done
@@ -94,7 +89,7 @@ test-newest: $(NEWEST)/.ready
 $(NEWEST)/.ready: pyproject.toml
 	$(PYTHON_NEWEST) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--upgrade --upgrade-strategy eager --editable '.[dev,demo,docs,plots]'
+		--upgrade --upgrade-strategy eager --editable '.[dev,demo,docs,plots,blackjax]'
 	@touch $@
 
 clean:

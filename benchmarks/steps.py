@@ -120,21 +120,16 @@ def hand_scan(kernel: Any, params: Any, data: Any, steps: int) -> Callable:
     import jax
 
     index = jax.random.randint(jax.random.key(1), (steps, BATCH), 0, EXAMPLES)
-    fast = kernel.noise == "fast"
 
     @jax.jit
     def run(kernel: Any, state: Any, key: Any, index: Any, data: Any) -> Any:
-        def body(carry: Any, given: Any) -> Any:
-            state, noise = carry
+        def body(state: Any, given: Any) -> Any:
             t, rows = given
             batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
-            here = noise if fast else kernel.draw(jax.random.fold_in(key, t), state)
-            following = kernel.draw(jax.random.fold_in(key, t + 1), state) if fast else ()
-            state, info = kernel.drive(here, state, batch)
-            return (state, following), info.finite
+            state, info = kernel.step(jax.random.fold_in(key, t), state, batch)
+            return state, info.finite
 
-        noise = kernel.draw(key, state) if fast else ()
-        return jax.lax.scan(body, (state, noise), (jax.numpy.arange(steps), index))
+        return jax.lax.scan(body, state, (jax.numpy.arange(steps), index))
 
     state = kernel.init(params, jax.random.key(0), data)
     return lambda: jax.block_until_ready(run(kernel, state, jax.random.key(2), index, data))

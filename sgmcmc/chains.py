@@ -43,7 +43,7 @@ def choose_method(method: str, num_chains: int, num_parameters: int) -> tuple[st
     devices = jax.device_count()
     if method == "auto":
         spread = devices > 1 and num_chains % devices == 0
-        inner = "map" if jax.default_backend() == "cpu" and num_chains > 1 else "vmap"
+        inner = "map" if jax.default_backend() == "cpu" else "vmap"
         method = f"sharded_{inner}" if spread else inner
     if not method.startswith("sharded"):
         return method, method == "vmap", 1

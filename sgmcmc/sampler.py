@@ -194,7 +194,6 @@ def _prepare(
         vmapped=vmapped,
         devices=devices,
         protect=settings.on_nonfinite != "ignore",
-        carry_noise=getattr(kernel, "noise", None) == "fast",
     )
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     keys = Keys(*(fold(k, jnp.arange(num_chains)) for k in (noise_key, stream_key)))
@@ -213,13 +212,18 @@ def _positions(
         starts = [params(chain_key) for chain_key in chain_keys]
         trees.require_floating(starts[0], "params")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-        return stacked, jax.tree.map(jnp.asarray, starts[0])
+        return _strong(stacked), _strong(starts[0])
     trees.require_floating(params, "params")
-    params = jax.tree.map(jnp.asarray, params)
+    params = _strong(params)
     if checks.has_chain_axis(kernel, params, data, num_chains):
         return trees.copy(params), jax.tree.map(lambda x: x[0], params)
     repeat = lambda x: jnp.repeat(x[None], num_chains, axis=0)  # noqa: E731
     return jax.tree.map(repeat, params), params
+
+
+def _strong(tree: PyTree) -> PyTree:
+    """Arrays without weak types: a step's result has none, and would need a second trace."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), tree)
 
 
 def _is_init(params: Any) -> bool:

@@ -67,7 +67,7 @@ def read(
     path = Path(path)
     try:
         # np.load checks each entry's checksum as it reads.
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             entries = {name: archive[name] for name in archive.files}
         document = json.loads(entries[_HEADER].tobytes().decode())
         if document["format"] != FORMAT:
@@ -107,8 +107,9 @@ def containers(tree: PyTree) -> Any:
         return {"tuple": [containers(item) for item in tree]}
     if jax.tree_util.all_leaves([tree]):
         return 0
-    children = jax.tree_util.default_registry.flatten_one_level_with_keys(tree)[0]
-    named = [[jax.tree_util.keystr((key,), simple=True), containers(c)] for key, c in children]
+    # One level: everything below the tree itself counts as a leaf, None too.
+    children = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is not tree)
+    named = [[jax.tree_util.keystr(path, simple=True), containers(c)] for path, c in children]
     return {"fields": named}
 
 

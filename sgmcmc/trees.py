@@ -57,10 +57,7 @@ def dot(x: PyTree, y: PyTree) -> Array:
     """The inner product of two trees, summed in float32 at least."""
     total = jnp.zeros((), accumulator_dtype(x))
     for u, v in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
-        # A matrix product, because XLA's CPU backend does not vectorise a float sum.
-        u, v = u.astype(total.dtype).reshape(1, -1), v.astype(total.dtype).reshape(-1, 1)
-        # All digits, where accelerators would round the factors.
-        total = total + jnp.matmul(u, v, precision="highest")[0, 0]
+        total = total + jnp.sum(u.astype(total.dtype) * v.astype(total.dtype))
     return total
 
 

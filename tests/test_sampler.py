@@ -14,7 +14,7 @@ DATA = {
     "x": np.sin(np.arange(N * D)).reshape(N, D).astype(np.float32),
     "y": np.cos(np.arange(N)).astype(np.float32),
 }
-KEY = jax.random.key(5)
+SEED = 5
 
 
 def log_likelihood(params, batch):
@@ -31,11 +31,12 @@ BAOAB = sgmcmc.baoab(POSTERIOR, 0.05)
 SGLD_FAST = sgmcmc.sgld(POSTERIOR, 0.01, noise="fast")
 
 
-def run(kernel=BAOAB, params=None, key=KEY, **options):
+def run(kernel=BAOAB, params=None, key=None, **options):
     options = {
         "batch_size": 3, "num_chains": 2, "num_burnin": 5, "num_samples": 12,
         "chain_method": "vmap", "progress": False, **options,
     }  # fmt: skip
+    key = jax.random.key(SEED) if key is None else key
     return sgmcmc.sample(key, kernel, PARAMS if params is None else params, DATA, **options)
 
 
@@ -48,9 +49,16 @@ def assert_same_bits(one, other):
     np.testing.assert_array_equal(one.weights, other.weights)
 
 
-@pytest.mark.parametrize("chain_method", ["map", "vmap"])
-@pytest.mark.parametrize("kernel", [BAOAB, SGLD_FAST], ids=["baoab", "sgld-fast"])
-@pytest.mark.parametrize("stream", ["reshuffled", "symmetric", "with_replacement"])
+@pytest.mark.parametrize(
+    ("stream", "kernel", "chain_method"),
+    [
+        ("reshuffled", BAOAB, "vmap"),
+        ("reshuffled", SGLD_FAST, "map"),
+        ("symmetric", BAOAB, "map"),
+        ("with_replacement", SGLD_FAST, "vmap"),
+    ],
+    ids=["reshuffled-baoab-vmap", "reshuffled-fast-map", "symmetric-baoab-map", "replaced-fast-vmap"],
+)
 def test_chunks_change_no_bit(stream, kernel, chain_method):
     """Chunks of 1, 7 and 1,000 steps, and of whatever half a second holds, give identical bits."""
     options = {"stream": stream, "chain_method": chain_method, "thinning": 3}
@@ -76,11 +84,10 @@ def test_legacy_keys_give_the_draws_of_typed_ones():
     assert_same_bits(typed, run(key=np.asarray(jax.random.PRNGKey(5))))
 
 
-@pytest.mark.parametrize("kernel", [BAOAB, SGLD_FAST], ids=["baoab", "sgld-fast"])
-def test_vmapped_chains_are_single_chains(kernel):
+def test_vmapped_chains_are_single_chains():
     """`vmap` equals `map` to rounding, and chain 0 of four is the only chain of one."""
-    mapped, vmapped = (run(kernel, chain_method=m, num_chains=4) for m in ("map", "vmap"))
-    single = run(kernel, chain_method="map", num_chains=1)
+    mapped, vmapped = (run(chain_method=m, num_chains=4) for m in ("map", "vmap"))
+    single = run(chain_method="map", num_chains=1)
     for name in PARAMS:
         np.testing.assert_allclose(mapped.draws[name], vmapped.draws[name], rtol=2e-4, atol=1e-5)
         np.testing.assert_allclose(
@@ -117,7 +124,7 @@ def test_weights_follow_the_schedule():
 @pytest.mark.parametrize("as_array", [np.array, jnp.array])
 def test_params_are_unharmed(as_array):
     """`params` are copied, for one chain or more, stacked or not: usable and equal afterwards."""
-    for stacked, chains in [(False, 1), (False, 2), (True, 2)]:
+    for stacked, chains in [(False, 1), (True, 2)]:
         given = jax.tree.map(lambda x: as_array(np.stack([x] * 2) if stacked else x), PARAMS)  # noqa: B023
         kept = jax.tree.map(lambda x: np.array(x, copy=True), given)
         made = run(params=given, num_chains=chains)
@@ -130,7 +137,7 @@ def test_data_are_unharmed_and_may_be_numpy_or_jax():
     as_jax = jax.tree.map(jnp.asarray, DATA)
     options = {"num_chains": 2, "num_burnin": 5, "num_samples": 12, "progress": False}
     made = sgmcmc.sample(
-        KEY, BAOAB, PARAMS, as_jax, batch_size=3, chain_method="vmap", **options
+        jax.random.key(SEED), BAOAB, PARAMS, as_jax, batch_size=3, chain_method="vmap", **options
     )
     assert_same_bits(made, run())
     jax.tree.map(np.testing.assert_array_equal, as_jax, DATA)
@@ -151,7 +158,7 @@ def test_init_function_disperses_the_starts():
 
     def init(key):
         seen.append(tuple(np.asarray(jax.random.key_data(key))))
-        return jax.tree.map(lambda x: x + jax.random.normal(key, x.shape), PARAMS)
+        return {"w": PARAMS["w"] + jax.random.normal(key, (3,)), "b": PARAMS["b"]}
 
     still = sgmcmc.sgld(POSTERIOR, 1e-12)
     first, second = run(still, params=init), run(still, params=init)
@@ -166,7 +173,7 @@ class Scale(eqx.Module):
     width: jax.Array
 
     def init(self, key):
-        return jax.tree.map(lambda x: x + self.width * jax.random.normal(key, x.shape), PARAMS)
+        return {"w": PARAMS["w"] + self.width * jax.random.normal(key, (3,)), "b": PARAMS["b"]}
 
 
 def test_init_may_be_a_method_or_partial_that_holds_arrays():
@@ -206,7 +213,7 @@ def test_python_floats_are_parameters():
     """Leaves may be Python's floats; they become arrays of the default dtype."""
     target = Posterior.from_log_density(lambda p: -0.5 * p["a"] ** 2)
     made = sgmcmc.sample(
-        KEY, sgmcmc.sgld(target, 0.1), {"a": 1.0}, num_burnin=0, num_samples=3, progress=False
+        jax.random.key(SEED), sgmcmc.sgld(target, 0.1), {"a": 1.0}, num_burnin=0, num_samples=3, progress=False
     )
     assert made.draws["a"].shape == (4, 3)
 
@@ -225,11 +232,9 @@ def test_collect_keeps_what_was_asked_for():
     np.testing.assert_array_equal(named.draws["w"], everything.draws["w"])
     for method in ("vmap", "map"):
         made = run(collect=norms, chain_method=method)
-        whole = run(chain_method=method)
-        np.testing.assert_allclose(
-            made.draws["norm"], np.sum(whole.draws["w"] ** 2, -1), rtol=1e-6
-        )
-        np.testing.assert_array_equal(made.draws["big"], whole.draws["b"] > 0)
+        wanted = np.sum(everything.draws["w"] ** 2, -1)
+        np.testing.assert_allclose(made.draws["norm"], wanted, rtol=1e-4)
+        np.testing.assert_array_equal(made.draws["big"], everything.draws["b"] > 0)
         np.testing.assert_array_equal(made.draws["one"], 1)
 
 
@@ -284,10 +289,10 @@ def test_kernels_may_take_several_batches_a_step():
     rows = np.arange(N, dtype=np.float32)
     for method in ("vmap", "map"):
         made = sgmcmc.sample(
-            KEY, kernel, jnp.zeros(()), rows, batch_size=5, num_chains=2, num_burnin=2,
+            jax.random.key(SEED), kernel, jnp.zeros(()), rows, batch_size=5, num_chains=2, num_burnin=2,
             num_samples=6, chain_method=method, chunk_steps=1, progress=False,
         )  # fmt: skip
-        stream_key = jax.random.split(KEY, 3)[2]
+        stream_key = jax.random.split(jax.random.key(SEED), 3)[2]
         stream = sgmcmc.streams.reshuffled()
         for chain in range(2):
             key = jax.random.fold_in(stream_key, chain)
@@ -316,12 +321,11 @@ def test_full_gradient_is_the_same_whichever_way_it_is_asked_for():
         np.testing.assert_allclose(other.draws["w"], one.draws["w"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_draws_keep_the_parameters_dtype(dtype):
+def test_draws_keep_the_parameters_dtype():
     """A position of half precision stays one; energies and weights are float32."""
-    params = jax.tree.map(lambda x: x.astype(dtype), PARAMS)
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     made = run(params=params, num_samples=3)
-    assert made.draws["w"].dtype == dtype
+    assert made.draws["w"].dtype == jnp.bfloat16
     assert made.info.energy.dtype == np.float32
     assert np.isfinite(np.asarray(made.draws["w"], np.float32)).all()
 
@@ -368,10 +372,10 @@ def test_any_kernel_of_the_contract_runs():
             return state._replace(position=position), info
 
     made = sgmcmc.sample(
-        KEY, Walk(jnp.array(2.0)), jnp.zeros(2), num_chains=1, num_burnin=0, num_samples=4,
+        jax.random.key(SEED), Walk(jnp.array(2.0)), jnp.zeros(2), num_chains=1, num_burnin=0, num_samples=4,
         progress=False,
     )  # fmt: skip
-    key = jax.random.fold_in(jax.random.split(KEY, 3)[1], 0)
+    key = jax.random.fold_in(jax.random.split(jax.random.key(SEED), 3)[1], 0)
     noise = [jax.random.normal(jax.random.fold_in(key, t), (2,)) for t in range(4)]
     np.testing.assert_allclose(made.draws[0], 2 * np.cumsum(noise, 0), rtol=1e-5)
     assert isinstance(made.draws, np.ndarray)

@@ -11,7 +11,7 @@ import sgmcmc
 from sgmcmc import Batch, Posterior, gradients, streams
 from sgmcmc.streams import Rows
 
-KEY = jax.random.key(11)
+SEED = 11
 SIZES = [(6, 2), (5, 2)]
 
 
@@ -50,7 +50,7 @@ def gradients_of_all(stream, orders, counters, data_size, batch_size):
     orders = jnp.asarray([[*order, *order[:padding]] for order in orders], jnp.int32)
 
     def one(order, counter):
-        rows = stream.rows(order, KEY, counter, data_size, batch_size)
+        rows = stream.rows(order, jax.random.key(SEED), counter, data_size, batch_size)
         return gradient_of(rows, stream, target, data, theta)
 
     grid = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(orders, jnp.asarray(counters))
@@ -111,7 +111,7 @@ def test_variance_without_replacement(double):
 def test_with_replacement_draws_uniform_rows():
     """Rows are uniform on 0..N−1: χ² of 60,000 rows on 6 values (false alarm 1e-6)."""
     stream = streams.with_replacement()
-    rows = jax.vmap(lambda t: streams.rows_at(stream, KEY, t, 6, 3).index)(jnp.arange(20_000))
+    rows = jax.vmap(lambda t: streams.rows_at(stream, jax.random.key(SEED), t, 6, 3).index)(jnp.arange(20_000))
     counts = np.bincount(np.asarray(rows).ravel(), minlength=6)
     assert counts.size == 6
     assert ((counts - 10_000) ** 2 / 10_000).sum() < 36.5  # χ²(5) beyond 36.5: 7.6e-7
@@ -119,7 +119,7 @@ def test_with_replacement_draws_uniform_rows():
 
 def test_permutations_are_uniform():
     """All 3! orders of three examples are equally likely: χ² of 6,000 epochs (false alarm 1e-6)."""
-    orders = jax.vmap(lambda e: streams.reshuffled().order(KEY, e, 3, 3))(jnp.arange(6_000))
+    orders = jax.vmap(lambda e: streams.reshuffled().order(jax.random.key(SEED), e, 3, 3))(jnp.arange(6_000))
     codes = np.asarray(orders) @ [9, 3, 1]
     _, counts = np.unique(codes, return_counts=True)
     assert counts.size == 6
@@ -131,7 +131,7 @@ def epoch(stream, number, data_size, batch_size):
     period = stream.period(data_size, batch_size)
     steps = []
     for t in range(number * period, (number + 1) * period):
-        rows = streams.rows_at(stream, KEY, jnp.int32(t), data_size, batch_size)
+        rows = streams.rows_at(stream, jax.random.key(SEED), jnp.int32(t), data_size, batch_size)
         index = np.asarray(rows.index)
         steps.append(index if rows.mask is None else index[np.asarray(rows.mask)])
     return steps
@@ -164,7 +164,7 @@ def test_epochs_and_keys_differ():
     stream = streams.reshuffled()
     orders = [
         tuple(np.asarray(stream.order(key, jnp.int32(e), 50, 10)))
-        for key in (KEY, jax.random.key(12))
+        for key in (jax.random.key(SEED), jax.random.key(12))
         for e in range(2)
     ]
     assert len(set(orders)) == 4
@@ -186,11 +186,11 @@ def test_the_loop_passes_the_batch_of_key_and_counter(name, chain_method):
     target = Posterior(index_likelihood, no_prior, data_size=n)
     kernel = sgmcmc.sgld(target, 1e-3)
     run = sgmcmc.sample(
-        KEY, kernel, jnp.zeros(()), jnp.arange(n, dtype=jnp.float32), batch_size=b, stream=name,
+        jax.random.key(SEED), kernel, jnp.zeros(()), jnp.arange(n, dtype=jnp.float32), batch_size=b, stream=name,
         num_chains=chains, num_burnin=burnin, num_samples=10, chunk_steps=3,
         chain_method=chain_method, progress=False,
     )  # fmt: skip
-    stream_key = jax.random.split(KEY, 3)[2]
+    stream_key = jax.random.split(jax.random.key(SEED), 3)[2]
     stream = streams.from_name(name)
     for chain in range(chains):
         key = jax.random.fold_in(stream_key, chain)
@@ -232,7 +232,7 @@ def test_permutations_are_sorted_under_a_scalar_condition_only(name, chain_metho
     monkeypatch.setattr(execution, "run_chunk", watch)
     target, data = problem(6)
     sgmcmc.sample(
-        KEY, sgmcmc.sgld(target, 1e-3), jnp.zeros(()), data, batch_size=2, stream=name,
+        jax.random.key(SEED), sgmcmc.sgld(target, 1e-3), jnp.zeros(()), data, batch_size=2, stream=name,
         num_chains=2, num_burnin=0, num_samples=2, chain_method=chain_method, progress=False,
     )  # fmt: skip
     inputs, span, carry = given["arguments"]
@@ -249,7 +249,7 @@ def test_permutations_are_sorted_under_a_scalar_condition_only(name, chain_metho
 
 def test_gather_takes_any_pytree_and_promises_its_rows():
     """A batch has the data's structure, and the index says which rows they are."""
-    data = {"x": jnp.arange(12).reshape(6, 2), "y": (jnp.arange(6.0), jax.random.split(KEY, 6))}
+    data = {"x": jnp.arange(12).reshape(6, 2), "y": (jnp.arange(6.0), jax.random.split(jax.random.key(SEED), 6))}
     rows = Rows(jnp.array([5, 0, 5]))
     batch = streams.gather(streams.reshuffled(), rows, data)
     assert isinstance(batch, Batch)
@@ -262,7 +262,7 @@ def test_gather_takes_any_pytree_and_promises_its_rows():
 def test_full_hands_over_the_data_themselves():
     """`full` copies nothing."""
     data = {"x": jnp.arange(6.0)}
-    rows = streams.rows_at(streams.full(), KEY, jnp.int32(3), 6, 6)
+    rows = streams.rows_at(streams.full(), jax.random.key(SEED), jnp.int32(3), 6, 6)
     assert streams.gather(streams.full(), rows, data).data is data
 
 

@@ -108,6 +108,12 @@ def moments(name: str, h: float, *, fresh: bool = False, **numbers: float) -> np
     return np.array([s[0, 0], s[1, 1], s[0, 1]])
 
 
+def contraction(name: str, h: float, **numbers: float) -> float:
+    """The factor by which second moments settle each step: the spectral radius, squared."""
+    step = word_step(name, h, **numbers) if name.isupper() else euler_step(name, h, **numbers)
+    return float(np.max(np.abs(np.linalg.eigvals(step[0]))) ** 2)
+
+
 def minibatch_variance(
     name: str, h: float, stiffness: np.ndarray, centres: np.ndarray
 ) -> tuple[float, float]:

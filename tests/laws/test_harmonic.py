@@ -87,6 +87,9 @@ def test_law_as_a_function_of_its_numbers(name, k, h, gamma, temperature):
         return
     expected = oracle.moments(name, h, **numbers)
     np.testing.assert_allclose(computed(kernel), expected, rtol=1e-10, atol=1e-12)
+    # Friction, which some laws do not see, is seen in how fast they are reached.
+    radius = stationary_law(kernel, jnp.zeros(1)).spectral_radius
+    np.testing.assert_allclose(radius, oracle.contraction(name, h, **numbers), rtol=1e-7)
 
 
 @pytest.mark.parametrize(("h", "k", "temperature"), [(0.1, 1, 1), (0.5, 1, 2), (0.5, 3, 1)])
