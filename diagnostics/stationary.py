@@ -171,7 +171,9 @@ def _affine(kernel: Any, state: State, batch: Any) -> _Affine:
     here = np.concatenate([np.asarray(flat), np.zeros(normals)])
     value, jacobian, held = _linearise(kernel, state, batch, jnp.asarray(here))
     if not eqx.tree_equal(held, (state.estimator, state.metric)):
-        raise ValueError("kernel: its estimator or metric changes as it steps; expected a fixed one")
+        raise ValueError(
+            "kernel: its estimator or metric changes as it steps; expected a fixed one"
+        )
     jacobian = np.asarray(jacobian)
     offset = np.asarray(value) - jacobian @ here
     rng = np.random.default_rng(0)
@@ -193,9 +195,7 @@ def _affine(kernel: Any, state: State, batch: Any) -> _Affine:
 
 
 @eqx.filter_jit
-def _linearise(
-    kernel: Any, state: State, batch: Any, point: Array
-) -> tuple[Array, Array, PyTree]:
+def _linearise(kernel: Any, state: State, batch: Any, point: Array) -> tuple[Array, Array, PyTree]:
     """At `point` = (state, normals): the outputs, their Jacobian, and what should stay put."""
     outputs = Partial(_outputs, kernel, state, batch)
     jacobian, (value, held) = jax.jacfwd(outputs, has_aux=True)(point)

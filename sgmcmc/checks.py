@@ -33,7 +33,7 @@ def typed_key(key: Any) -> Key:
 
 
 def require_kernel(kernel: Any) -> None:
-    missing = [name for name in ("init", "draw", "drive") if not hasattr(kernel, name)]
+    missing = [name for name in ("init", "draw", "drive", "step") if not hasattr(kernel, name)]
     if missing:
         raise TypeError(
             f"kernel: got {type(kernel).__name__} without {', '.join(missing)}; expected a "

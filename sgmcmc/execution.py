@@ -109,11 +109,12 @@ def execute(continuation: Continuation, previous: Run | None, progress: bool) ->
     after = dataclasses.replace(continuation, carry=carry, counter=counter)
     run = _finish(after, draws, times, previous)
     if _must_stop(settings, failed := np.asarray(carry.failed)):
-        chain = int(np.flatnonzero(failed >= 0)[np.argmin(failed[failed >= 0])])
+        lost = np.flatnonzero(failed >= 0)
+        chain = int(lost[np.argmin(failed[lost])])
         raise NonFiniteError(
             f"chain {chain} is not finite from step {failed[chain]} on (steps count from 0, "
-            f"burn-in included; chains {np.flatnonzero(failed >= 0).tolist()} of "
-            f"{settings.num_chains} in all). Try a smaller step_size, look for NaN in the data, "
+            f"burn-in included); so are {lost.size} of {settings.num_chains} chains by step "
+            f"{counter}. Try a smaller step_size, look for NaN in the data, "
             'or keep the other chains with on_nonfinite="stop_chain". '
             "The run so far is in this error's `.run`.",
             run,

@@ -273,6 +273,9 @@ class Leap(eqx.Module):
         info = sgmcmc.Info(position, one, one, zero, zero, zero, jnp.array(True))
         return state._replace(position=position), info
 
+    def step(self, rng_key, state, batch=None):
+        return self.drive(self.draw(rng_key, state), state, batch)
+
 
 @pytest.mark.parametrize("chunk_steps", [1, 2, 100])
 def test_positions_that_overflow_are_caught_at_their_draw(chunk_steps):

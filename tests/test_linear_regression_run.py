@@ -19,7 +19,11 @@ def problem():
 
 
 @pytest.mark.parametrize(
-    ("make", "step_size", "batch_size"), [(sgmcmc.baoab, 0.6, None), (sgmcmc.ubu, 0.2, N)]
+    ("make", "step_size", "batch_size"),
+    [
+        (sgmcmc.baoab, 0.6, None),
+        pytest.param(sgmcmc.ubu, 0.2, N, marks=pytest.mark.slow),
+    ],
 )
 def test_exact_posterior_with_full_gradients(make, step_size, batch_size):
     """Four dispersed chains: means within 4 MCSE, sd ratio in 0.95–1.05, R̂ below 1.01.

@@ -371,6 +371,9 @@ def test_any_kernel_of_the_contract_runs():
             info = sgmcmc.Info(position, one, one, zero, zero, zero, jnp.array(True))
             return state._replace(position=position), info
 
+        def step(self, rng_key, state, batch=None):
+            return self.drive(self.draw(rng_key, state), state, batch)
+
     made = sgmcmc.sample(
         jax.random.key(SEED), Walk(jnp.array(2.0)), jnp.zeros(2), num_chains=1, num_burnin=0, num_samples=4,
         progress=False,

@@ -25,7 +25,9 @@ def run(name, h, num_chains, steps, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["BAOAB", "sghmc"])
+@pytest.mark.parametrize(
+    "name", ["BAOAB", *(pytest.param(n, marks=pytest.mark.slow) for n in ("UBU", "sghmc"))]
+)
 def test_a_diverging_chain_raises(name):
     """At h = .4 `sample` raises an error that names chain and step and has the draws so far."""
     with pytest.raises(sgmcmc.NonFiniteError, match=r"chain \d+ is not finite from step \d+") as e:

@@ -76,9 +76,7 @@ def test_law_on_the_oscillator(name):
 )
 def test_law_as_a_function_of_its_numbers(name, k, h, gamma, temperature):
     """The law follows stiffness, step, friction and temperature as the derivation does."""
-    kernel = samplers.make(
-        name, samplers.harmonic(k), h, friction=gamma, temperature=temperature
-    )
+    kernel = samplers.make(name, samplers.harmonic(k), h, friction=gamma, temperature=temperature)
     numbers = {"k": k, "gamma": gamma, "temperature": temperature}
     if name == "euler_maruyama" and k == 4.0:
         # x² + p² grows: the noiseless step has an eigenvalue of modulus² 1 − hγ + h²k > 1.
@@ -95,6 +93,7 @@ def test_law_as_a_function_of_its_numbers(name, k, h, gamma, temperature):
 @pytest.mark.parametrize(("h", "k", "temperature"), [(0.1, 1, 1), (0.5, 1, 2), (0.5, 3, 1)])
 def test_closed_forms(h, k, temperature):
     """OBABO, OABAO, BAOAB, ABOBA and SGLD have the stationary moments of their closed forms."""
+
     def x2_p2(name):
         kernel = samplers.make(name, samplers.harmonic(k), h, temperature=temperature)
         return computed(kernel)[:2]
@@ -124,9 +123,7 @@ def test_gradient_noise(name):
 def test_gradient_noise_with_a_batch_for_each_kick(name):
     """With a new batch for each B the shift of ⟨x²⟩ is the table's "fresh" column."""
     posterior, batches = samplers.noisy_harmonic()
-    kernel = samplers.make(
-        name, posterior, 0.2, reuse_gradient=False, batches_per_step=2
-    )
+    kernel = samplers.make(name, posterior, 0.2, reuse_gradient=False, batches_per_step=2)
     pairs = [
         jax.tree.map(lambda *parts: jnp.stack(parts), *pair)
         for pair in itertools.product(batches, repeat=2)
@@ -144,9 +141,7 @@ def test_gradient_noise_of_baoab_in_closed_form(h):
     posterior, batches = samplers.noisy_harmonic()
     got = computed(sgmcmc.baoab(posterior, h), batches)[0]
     c = np.exp(-h)
-    np.testing.assert_allclose(
-        got, 1 + h**2 * (1 + c) / (4 * (1 - c) * (1 - h**2 / 4)), rtol=1e-12
-    )
+    np.testing.assert_allclose(got, 1 + h**2 * (1 + c) / (4 * (1 - c) * (1 - h**2 / 4)), rtol=1e-12)
     if h == 0.2:
         np.testing.assert_allclose(got, 1.10134658, atol=5.01e-9)
 

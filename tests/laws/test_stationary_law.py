@@ -25,7 +25,7 @@ def test_it_needs_no_setting_of_precision():
 
 
 def test_the_record_holds_the_laws_of_each_part():
-    """Means and (cross-)covariances have one row a parameter; overdamped kernels have no momentum."""
+    """Every part has one row a parameter; overdamped kernels have no momentum."""
     posterior = gaussian(np.arange(3.0), np.eye(3)).posterior()
     law = stationary_law(sgmcmc.baoab(posterior, 0.2), jnp.zeros(3))
     assert law.mean.shape == law.momentum_mean.shape == (3,)

@@ -80,9 +80,7 @@ def test_strong_order(name, order, coarse, printed):
     """RMS errors of x at t = 4 on U = x²/2 + .6 cos(1.5 x) fall as h, h and h²."""
     reference = endpoint("UBU", FINEST)
     levels = range(coarse, coarse + 4)
-    errors = [
-        np.sqrt(np.mean((endpoint(name, level) - reference) ** 2)) for level in levels
-    ]
+    errors = [np.sqrt(np.mean((endpoint(name, level) - reference) ** 2)) for level in levels]
     slope = -np.polyfit(list(levels), np.log2(errors), 1)[0]
     assert abs(slope - order) < 0.15
     # The table's own figure, from other paths and other starts.

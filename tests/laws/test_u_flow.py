@@ -35,13 +35,12 @@ def test_covariance_is_the_integral_of_its_definition(t, gamma):
     """Σ = 2γT ∫ φ(s) φ(s)ᵀ ds with φ = ((1 − e^{−γs})/γ, e^{−γs}), by quadrature."""
     temperature = 1.7
     phi = (lambda s: -np.expm1(-gamma * s) / gamma, lambda s: np.exp(-gamma * s))
-    expected = [
-        [
-            2 * gamma * temperature * quad(lambda s: f(s) * g(s), 0, t, epsabs=0, epsrel=1e-12)[0]
-            for g in phi
-        ]
-        for f in phi
-    ]  # fmt: skip
+
+    def entry(f, g):
+        integral = quad(lambda s: f(s) * g(s), 0, t, epsabs=0, epsrel=1e-12)[0]
+        return 2 * gamma * temperature * integral
+
+    expected = [[entry(f, g) for g in phi] for f in phi]
     np.testing.assert_allclose(spread(t, gamma, temperature), expected, rtol=1e-10)
 
 
