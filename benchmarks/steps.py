@@ -1,6 +1,6 @@
 """What a step costs: ratios to `optax.sgd` in the same scan, interleaved in one process.
 
-    python -m benchmarks.steps [--rounds 9] [--steps 100] [--quick] [--json results/bench.json]
+    python -m benchmarks.steps [--rounds 9] [--steps 300] [--quick] [--json results/bench.json]
 
 Ratios are those of each round's times, so that a machine whose speed drifts does not
 matter; the table gives their median, lower and upper quartile.
@@ -27,7 +27,7 @@ LARGE, SMALL, BATCH, EXAMPLES = (784, 256, 256, 10), (64, 128, 128, 10), 128, 10
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
     parser.add_argument("--json", type=Path, default=Path("results/bench.json"))
     parser.add_argument("--part", choices=("one", "many", "cold"), help=argparse.SUPPRESS)
@@ -157,6 +157,31 @@ def library_loop(
     return run
 
 
+def temporaries(kernel: Any, posterior: Any, params: Any, data: Any) -> float:
+    """What XLA sets aside for a step beyond `optax.sgd`'s, in units of the parameters' bytes."""
+    import jax
+    import optax
+
+    from sgmcmc import trees
+
+    batch = jax.tree.map(lambda a: a[:BATCH], data)
+    optimiser = optax.sgd(1e-7)
+
+    def sgd(params: Any, batch: Any) -> Any:
+        gradient = posterior.potential_and_gradient(params, batch)[1]
+        updates, _ = optimiser.update(gradient, optimiser.init(params), params)
+        return optax.apply_updates(params, updates)
+
+    def step(state: Any, key: Any, batch: Any) -> Any:
+        return kernel.step(key, state, batch)[0]
+
+    state = kernel.init(params, jax.random.key(0), data)
+    jitted = jax.jit(sgd, donate_argnums=0), jax.jit(step, donate_argnums=0)
+    lowered = jitted[0].lower(params, batch), jitted[1].lower(state, jax.random.key(0), batch)
+    one, other = (x.compile().memory_analysis().temp_size_in_bytes for x in lowered)
+    return (other - one) / trees.num_bytes(params)
+
+
 def blackjax_scan(params: Any, posterior: Any, data: Any, steps: int) -> Callable:
     """BlackJAX's `sgld` on the same potential."""
     import blackjax
@@ -213,6 +238,12 @@ def one_chain(rounds: int, steps: int) -> dict[str, Any]:
     )
     rows["baoab / sgld, gaussian"] = ratio(times["baoab gaussian"], times["sgld gaussian"])
     rows["baoab / sgld, fast"] = ratio(times["baoab fast"], times["sgld fast"])
+    rows |= {
+        f"temporaries of a step over optax.sgd's / parameter bytes, {name}": summary(
+            temporaries(kernels[f"sgld {name}"], posterior, params, data)
+        )
+        for name in ("gaussian", "fast")
+    }
     milliseconds = {name: 1e3 * float(np.median(t)) / steps for name, t in times.items()}
     return {"ratios": rows, "milliseconds_per_step": milliseconds}
 
@@ -280,9 +311,7 @@ def ratio(times: Any, others: Any) -> dict[str, float]:
 
 
 def ratios(times: dict[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
-    return {
-        name: ratio(t, times[reference]) for name, t in times.items() if name != reference
-    }
+    return {name: ratio(t, times[reference]) for name, t in times.items() if name != reference}
 
 
 def table(part: str, report: dict[str, Any]) -> str:

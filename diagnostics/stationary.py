@@ -15,6 +15,7 @@ and the recorded moments follow from C, D and e.
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -169,12 +170,12 @@ def _affine(kernel: Any, state: State, batch: Any) -> _Affine:
     flat, _ = ravel_pytree(_moving(state))
     size, normals = len(flat), kernel.plan.num_normals * trees.size(state.position)
     here = np.concatenate([np.asarray(flat), np.zeros(normals)])
-    value, jacobian, held = _linearise(kernel, state, batch, jnp.asarray(here))
+    value, slopes, held = _linearise(kernel, state, batch, jnp.asarray(here))
     if not eqx.tree_equal(held, (state.estimator, state.metric)):
         raise ValueError(
             "kernel: its estimator or metric changes as it steps; expected a fixed one"
         )
-    jacobian = np.asarray(jacobian)
+    jacobian = np.asarray(slopes)
     offset = np.asarray(value) - jacobian @ here
     rng = np.random.default_rng(0)
     later = state._replace(clock=state.clock._replace(count=state.clock.count + 1_000))
@@ -243,6 +244,4 @@ def _double_precision() -> contextlib.AbstractContextManager[Any]:
     """`jax.enable_x64(True)`, which older versions keep among the experiments."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64(True)
+    return importlib.import_module("jax.experimental").enable_x64(True)

@@ -1,5 +1,7 @@
 """Stochastic-gradient MCMC on JAX: posteriors of neural networks, by proven samplers."""
 
+from typing import Any
+
 from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
@@ -20,3 +22,42 @@ from sgmcmc.run import NonFiniteError, Run
 from sgmcmc.sampler import sample
 from sgmcmc.types import Batch, Info, Kernel, State
 from sgmcmc.version import __version__
+
+__all__ = [
+    "Batch",
+    "Info",
+    "Kernel",
+    "NonFiniteError",
+    "Posterior",
+    "Run",
+    "State",
+    "__version__",
+    "aboba",
+    "baoab",
+    "clocks",
+    "convert",
+    "euler_maruyama",
+    "from_blackjax",
+    "gradients",
+    "langevin",
+    "leimkuhler_matthews",
+    "load",
+    "metrics",
+    "obabo",
+    "reducers",
+    "sample",
+    "sghmc",
+    "sgld",
+    "streams",
+    "ubu",
+    "use_cpu_devices",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`sgmcmc.models` and `sgmcmc.diagnostics` are loaded when they are first asked for."""
+    if name in ("models", "diagnostics"):
+        from importlib import import_module
+
+        return import_module(f"sgmcmc.{name}")
+    raise AttributeError(f"module 'sgmcmc' has no attribute {name!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +12,6 @@ from sgmcmc import describe, stores
 from sgmcmc.execution import Continuation
 from sgmcmc.run import Run
 from sgmcmc.types import Info, PyTree
-
 
 _CONTENTS = ("draws", "weights", "info", "reduced", "carry", "position")
 _HEADER = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 
 METHODS = ("auto", "vmap", "map", "sharded_vmap", "sharded_map")
@@ -18,10 +20,8 @@ def use_cpu_devices(count: int) -> None:
     """
     if isinstance(count, bool) or not hasattr(count, "__index__") or count < 1:
         raise ValueError(f"count: got {count!r}; allowed: an integer ≥ 1")
-    try:
+    with contextlib.suppress(RuntimeError):  # JAX has started; it may have as many already
         jax.config.update("jax_num_cpu_devices", int(count))
-    except RuntimeError:
-        pass
     if len(jax.devices("cpu")) != count:
         raise RuntimeError(
             f"use_cpu_devices({count}) came too late: JAX has started with "

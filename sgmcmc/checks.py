@@ -21,7 +21,7 @@ def typed_key(key: Any) -> Key:
     """A typed key; legacy uint32 keys become the typed key with the same draws."""
     if isinstance(key, jax.Array | np.ndarray):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-            return key
+            return jnp.asarray(key)
         if key.dtype == jnp.uint32 and key.ndim == 1:
             with contextlib.suppress(TypeError):  # words of another number than a key has
                 return jax.random.wrap_key_data(jnp.asarray(key))
@@ -197,5 +197,3 @@ def free_memory() -> int | None:
     except OSError:
         pass
     return None
-
-

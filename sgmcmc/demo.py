@@ -124,7 +124,9 @@ def _descend(model: Any, posterior: Any, steps: int, key: jax.Array, data: Any) 
 def judge_map(model: Any, draws: Any, data: Digits, seconds: float) -> tuple[Judged, Judged]:
     """The mean score of four modes taken one by one, and their ensemble's."""
     single = [
-        _judge("MAP", model, _Modes(jax.tree.map(lambda x, c=c: x[c : c + 1], draws)), data, seconds)
+        _judge(
+            "MAP", model, _Modes(jax.tree.map(lambda x, c=c: x[c : c + 1], draws)), data, seconds
+        )
         for c in range(4)
     ]
     numbers = np.mean([judged.row[1:] for judged in single], axis=0)
@@ -151,7 +153,7 @@ def judge_run(name: str, model: Any, run: Any, data: Digits, seconds: float) -> 
 
 
 def _judge(name: str, model: Any, run: Any, data: Digits, seconds: float) -> Judged:
-    predict = partial(diagnostics.predictive, run, model.predict)
+    predict: Any = partial(diagnostics.predictive, run, model.predict)
     clean, rotated, noise = predict(*data.clean), predict(*data.rotated), predict(data.noise)
     leaves = jax.tree.leaves(run.draws)
     squares = sum(float(np.square(x, dtype=np.float64).sum()) for x in leaves)
@@ -209,13 +211,17 @@ def plot(judged: dict[str, Judged], folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.8), layout="constrained")
-    for ax, kind, title in zip(axes, ("clean", "rotated"), ("clean", "rotated by 20°"), strict=True):
+    for ax, kind, title in zip(
+        axes, ("clean", "rotated"), ("clean", "rotated by 20°"), strict=True
+    ):
         for name, one in judged.items():
             getattr(one, kind).plot_reliability(ax, label=name)
         ax.set_title(f"Digits, {title}")
         ax.legend()
     figure.savefig(folder / "demo_reliability.png", dpi=120)
-    figure, axes = plt.subplots(1, len(judged), figsize=(12, 3.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(judged), figsize=(12, 3.6), sharey=True, layout="constrained"
+    )
     bins = np.linspace(0, np.log(CLASSES), 24)
     for ax, (name, one) in zip(axes, judged.items(), strict=True):
         right = one.rotated.entropy[one.rotated.correct]
@@ -246,9 +252,7 @@ def run_sampler(
     key: jax.Array, kernel: Any, model: Any, data: Digits, setting: Setting, progress: bool
 ) -> tuple[Any, float]:
     began = time.perf_counter()
-    run = sgmcmc.sample(
-        key, kernel, model.init, data.train, progress=progress, **setting._asdict()
-    )
+    run = sgmcmc.sample(key, kernel, model.init, data.train, progress=progress, **setting._asdict())
     return run, time.perf_counter() - began
 
 

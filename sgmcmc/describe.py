@@ -35,7 +35,9 @@ def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
         "data_size": program.data_size or None,
         "batch_size": program.batch_size or None,
         # Without data the batch size is 0; under `full` it is the size of the data.
-        "requested_batch_size": None if program.stream.name == "full" else program.batch_size or None,
+        "requested_batch_size": None
+        if program.stream.name == "full"
+        else program.batch_size or None,
         "stream": program.stream.name if program.data_size else None,
         "num_parameters": program.num_parameters,
         **settings._asdict(),
@@ -63,8 +65,7 @@ def fingerprint(kernel: Any) -> str:
     the constants that they close over.
     """
     digest = hashlib.sha256()
-    arrays, static = eqx.partition(kernel, eqx.is_array)
-    for path, leaf in trees.named_leaves(arrays):
+    for path, leaf in trees.named_leaves(eqx.filter(kernel, eqx.is_array)):
         array = np.asarray(leaf)
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())

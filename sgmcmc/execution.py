@@ -19,7 +19,7 @@ from sgmcmc import describe, trees
 from sgmcmc.loop import Carry, Inputs, Recorded, Span, run_chunk
 from sgmcmc.progress import Progress
 from sgmcmc.run import NonFiniteError, Run
-from sgmcmc.types import Info, Key, PyTree
+from sgmcmc.types import Info, Key
 
 # Long enough to hide the host's work, short enough for Ctrl-C and the progress bar.
 CHUNK_SECONDS = 0.5
@@ -138,7 +138,9 @@ def next_piece(settings: Settings, counter: int, chunk_steps: int, capacity: int
 def _span(start: int, piece: _Piece) -> Span:
     number = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
     return Span(
-        number(start), number(piece.num_draws), number(piece.steps_per_draw),
+        number(start),
+        number(piece.num_draws),
+        number(piece.steps_per_draw),
         jnp.asarray(piece.record),
     )
 
@@ -188,7 +190,8 @@ class _Draws:
 
 
 def _weighted_info(run: Run) -> Info:
-    return run.info._replace(position=(), weight=run.weights)
+    info: Any = run.info
+    return info._replace(position=(), weight=run.weights)
 
 
 def _finish(after: Continuation, draws: _Draws, times: _Times, previous: Run | None) -> Run:
@@ -196,10 +199,11 @@ def _finish(after: Continuation, draws: _Draws, times: _Times, previous: Run | N
     recorded = draws.finished()
     if recorded is None:
         recorded = no_draws(after)
+    info: Any = recorded.info
     failed = np.asarray(after.carry.failed)
     stopped = {int(c): int(failed[c]) for c in np.flatnonzero(failed >= 0)}
     if settings.on_nonfinite != "ignore":
-        recorded = _blank(recorded, settings, stopped)
+        _blank(recorded, settings, stopped)
     reduced = {
         name: jax.tree.map(np.asarray, reducer.result(after.carry.reduced[name]))
         for name, reducer in inputs.reducers.items()
@@ -207,8 +211,8 @@ def _finish(after: Continuation, draws: _Draws, times: _Times, previous: Run | N
     before = previous or _NOTHING
     return Run(
         draws=recorded.values,
-        weights=np.asarray(recorded.info.weight),
-        info=recorded.info._replace(weight=()),
+        weights=np.asarray(info.weight),
+        info=info._replace(weight=()),
         reduced=reduced,
         config=describe.configuration(inputs, settings, after.key),
         versions=describe.versions(),
@@ -240,19 +244,16 @@ def no_draws(after: Continuation) -> Recorded:
     return jax.tree.map(lambda s: np.empty((s.shape[0], 0, *s.shape[2:]), s.dtype), shapes)
 
 
-def _blank(recorded: Recorded, settings: Settings, stopped: dict[int, int]) -> Recorded:
-    """NaN and weight 0 for what a chain did from its first step that was not finite."""
+def _blank(recorded: Recorded, settings: Settings, stopped: dict[int, int]) -> None:
+    """NaN and weight 0, in place, for what a chain did from its first step that was not finite."""
+    info: Any = recorded.info
     for chain, step in stopped.items():
         valid = max(0, (step - settings.num_burnin) // settings.thinning)
-
-        def erase(x: np.ndarray, chain: int = chain, valid: int = valid) -> None:
+        for x in jax.tree.leaves(recorded):
             if jnp.issubdtype(x.dtype, jnp.floating):
                 x[chain, valid:] = np.nan
-
-        jax.tree.map(erase, recorded)
-        recorded.info.weight[chain, valid:] = 0
-        recorded.info.finite[chain, valid:] = False
-    return recorded
+        info.weight[chain, valid:] = 0
+        info.finite[chain, valid:] = False
 
 
 def _facts(inputs: Inputs, recorded: Recorded, failed: np.ndarray, piece: _Piece) -> str:

@@ -32,7 +32,8 @@ class Estimator(Protocol):
 
 class Minibatch(eqx.Module):
     """∇U with N/n times the batch's sum; its variance is (N²/n) S² with replacement and
-    (N²/n) S² (N−n)/(N−1) without, S² the variance of the examples' gradients."""
+    (N²/n) S² (N−n)/(N−1) without, S² the variance of the examples' gradients.
+    """
 
     needs_full_batch: bool = eqx.field(static=True, default=False)
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import checks, streams, trees
+from sgmcmc.posterior import leading_axis
 from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State
 
 
@@ -48,7 +49,7 @@ def bind(kernel: Any, data: PyTree, batch_size: int | None, stream: Any) -> Any:
     data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
     if kernel.batches_per_step != 1:
         raise ValueError("kernel: bind takes kernels with batches_per_step = 1")
-    sizes = (0 if data is None else checks.leading_axis(data), batch_size)
+    sizes = (0 if data is None else leading_axis(data), batch_size)
 
     def init(position: PyTree, rng_key: Key) -> BoundState:
         state_key, stream_key = jax.random.split(rng_key)

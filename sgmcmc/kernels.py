@@ -94,9 +94,16 @@ def baoab(
 
     Arguments: see `sgmcmc.kernels`.
     """
-    numbers = {"friction": friction, "temperature": temperature}
-    parts = {"metric": metric, "gradient": gradient, "noise": noise}
-    return langevin(posterior, step_size, word="BAOAB", **numbers, **parts)
+    return langevin(
+        posterior,
+        step_size,
+        word="BAOAB",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
 
 
 def obabo(
@@ -115,9 +122,16 @@ def obabo(
 
     Arguments: see `sgmcmc.kernels`.
     """
-    numbers = {"friction": friction, "temperature": temperature}
-    parts = {"metric": metric, "gradient": gradient, "noise": noise}
-    return langevin(posterior, step_size, word="OBABO", **numbers, **parts)
+    return langevin(
+        posterior,
+        step_size,
+        word="OBABO",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
 
 
 def aboba(
@@ -136,9 +150,16 @@ def aboba(
 
     Arguments: see `sgmcmc.kernels`.
     """
-    numbers = {"friction": friction, "temperature": temperature}
-    parts = {"metric": metric, "gradient": gradient, "noise": noise}
-    return langevin(posterior, step_size, word="ABOBA", **numbers, **parts)
+    return langevin(
+        posterior,
+        step_size,
+        word="ABOBA",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
 
 
 def ubu(
@@ -159,9 +180,16 @@ def ubu(
 
     Arguments: see `sgmcmc.kernels`.
     """
-    numbers = {"friction": friction, "temperature": temperature}
-    parts = {"metric": metric, "gradient": gradient, "noise": noise}
-    return langevin(posterior, step_size, word="UBU", **numbers, **parts)
+    return langevin(
+        posterior,
+        step_size,
+        word="UBU",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
 
 
 def sgld(
@@ -180,10 +208,17 @@ def sgld(
 
     Arguments: see `sgmcmc.kernels`.
     """
-    numbers = {"friction": None, "temperature": temperature}
-    parts = {"metric": metric, "gradient": gradient, "noise": noise}
-    steps = spell("GE", order=1)
-    return build(posterior, step_size, steps, name="sgld", **numbers, **parts)
+    return build(
+        posterior,
+        step_size,
+        spell("GE", order=1),
+        name="sgld",
+        friction=None,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
 
 
 def leimkuhler_matthews(
@@ -202,10 +237,17 @@ def leimkuhler_matthews(
 
     Arguments: see `sgmcmc.kernels`.
     """
-    numbers = {"friction": None, "temperature": temperature}
-    parts = {"metric": metric, "gradient": gradient, "noise": noise}
-    steps = spell("GM", order=2)
-    return build(posterior, step_size, steps, name="leimkuhler_matthews", **numbers, **parts)
+    return build(
+        posterior,
+        step_size,
+        spell("GM", order=2),
+        name="leimkuhler_matthews",
+        friction=None,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
 
 
 def sghmc(
@@ -226,10 +268,17 @@ def sghmc(
 
     Arguments: see `sgmcmc.kernels`.
     """
-    numbers = {"friction": friction, "temperature": temperature}
-    parts = {"metric": metric, "gradient": gradient, "noise": noise}
-    steps = spell("GFBA", order=1)
-    return build(posterior, step_size, steps, name="sghmc", **numbers, **parts)
+    return build(
+        posterior,
+        step_size,
+        spell("GFBA", order=1),
+        name="sghmc",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
 
 
 def euler_maruyama(
@@ -250,7 +299,14 @@ def euler_maruyama(
 
     Arguments: see `sgmcmc.kernels`.
     """
-    numbers = {"friction": friction, "temperature": temperature}
-    parts = {"metric": metric, "gradient": gradient, "noise": noise}
-    steps = spell("GAFB", order=1)
-    return build(posterior, step_size, steps, name="euler_maruyama", **numbers, **parts)
+    return build(
+        posterior,
+        step_size,
+        spell("GAFB", order=1),
+        name="euler_maruyama",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )

@@ -214,15 +214,20 @@ def _next_batch(
     batches = []
     for part in range(inputs.kernel.batches_per_step):
         counter = t * inputs.kernel.batches_per_step + part
+
+        def prepare(key: Key, counter: Array = counter) -> Array:
+            return streams.order_at(stream, key, counter, *sizes)
+
+        def pick(order: Array, key: Key, counter: Array = counter) -> Batch:
+            return streams.gather(stream, stream.rows(order, key, counter, *sizes), data)
+
         if stream.order is not None:
-            prepare = lambda key, c=counter: streams.order_at(stream, key, c, *sizes)  # noqa: E731
-            opens = counter % stream.period(*sizes) == 0
             order = jax.lax.cond(
-                opens, lambda old: over_chains(prepare)(inputs.keys.stream), lambda old: old, order
+                counter % stream.period(*sizes) == 0,
+                lambda old, prepare=prepare: over_chains(prepare)(inputs.keys.stream),
+                lambda old: old,
+                order,
             )
-        pick = lambda o, key, c=counter: streams.gather(  # noqa: E731
-            stream, stream.rows(o, key, c, *sizes), data
-        )
         batches.append(over_chains(pick)(order, inputs.keys.stream))
     if len(batches) == 1:
         return order, batches[0], 0

@@ -53,6 +53,7 @@ _POLYNOMIAL = (
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_PARTITIONABLE = "jax_threefry_partitionable"
 _LANES = 128
 
 
@@ -167,7 +168,7 @@ def _write_out(rng_key: Array, shape: tuple[int, int]) -> bool:
     """Whether the written-out threefry below replaces JAX's own: the same words, and faster."""
     return (
         jax.default_backend() == "cpu"
-        and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore[reportAttributeAccessIssue]
+        and bool(getattr(jax.config, _PARTITIONABLE))
         and str(jax.random.key_impl(rng_key)) in ("fry", "threefry2x32")
         and 0 < math.prod(shape) <= 2**32 - _LANES  # beyond, the counter has a high word
     )

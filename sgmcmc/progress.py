@@ -44,7 +44,9 @@ class Progress:
             while self._next_line * self._total <= self._done:
                 self._next_line += 0.1
             rate = self._done / (time.perf_counter() - self._began)
-            line = f"sampling: {self._done:,} of {self._total:,} steps, {rate:,.0f} steps/s, {facts}"
+            line = (
+                f"sampling: {self._done:,} of {self._total:,} steps, {rate:,.0f} steps/s, {facts}"
+            )
             print(line, file=self._file, flush=True)
 
     def close(self) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from sgmcmc import trees
 from sgmcmc.types import Info, PyTree
-
-if TYPE_CHECKING:
-    from sgmcmc.sampler import Continuation
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +48,7 @@ class Run:
     burnin_time: float
     wall_time: float
     tuning: Any = None
-    continuation: Continuation | None = None
+    continuation: Any = None
 
     @property
     def num_chains(self) -> int:
@@ -108,10 +105,10 @@ class Run:
 
         posterior = {name.replace("/", "."): np.asarray(x) for name, x in _named(self.draws)}
         stats = {name: x for name, x in self.info._asdict().items() if isinstance(x, np.ndarray)}
+        if "acceptance" in stats:
+            stats["acceptance_rate"] = stats.pop("acceptance")  # ArviZ's name
         stats["weight"] = self.weights
-        renamed = {"energy": "energy", "finite": "finite", "acceptance": "acceptance_rate"}
-        stats = {renamed.get(name, name): x for name, x in stats.items()}
-        stats["diverging"] = ~self.info.finite
+        stats["diverging"] = ~stats["finite"]
         tree = from_dict({"posterior": posterior, "sample_stats": stats})
         tree.attrs.update(
             sampler=self.config["sampler"],
@@ -148,8 +145,11 @@ class Run:
             ("burn-in", f"{config['num_burnin']} steps"),
             ("kernel", numbers),
             ("draws", f"{listed or 'none kept'} ({trees.num_bytes(self.draws):,} bytes)"),
-            ("time", f"{self.wall_time:.2f} s for draws, {self.burnin_time:.2f} s burn-in, "
-                     f"{self.compile_time:.2f} s compiling"),
+            (
+                "time",
+                f"{self.wall_time:.2f} s for draws, {self.burnin_time:.2f} s burn-in, "
+                f"{self.compile_time:.2f} s compiling",
+            ),
         ]
         if self.reduced:
             facts.append(("reduced", ", ".join(self.reduced)))

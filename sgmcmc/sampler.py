@@ -132,9 +132,7 @@ def _thaw(
         params = jax.tree.map(lambda x: x[0], saved.position)
     config = run.config
     settings = Settings(**{name: config[name] for name in Settings._fields})
-    key = jax.random.wrap_key_data(
-        jnp.asarray(config["key"], jnp.uint32), impl=config["key_type"]
-    )
+    key = jax.random.wrap_key_data(jnp.asarray(config["key"], jnp.uint32), impl=config["key_type"])
     fresh = _prepare(
         key, kernel, params, data, config["requested_batch_size"], config["stream"] or "full",
         settings, collect, reducers,
@@ -208,7 +206,9 @@ def _positions(
     """Starts with a chain axis, as new arrays, and one chain's as a template."""
     if _is_init(params):
         # The first half of a chain's key begins its parameters, the second its momentum.
-        chain_keys = [jax.random.split(jax.random.fold_in(init_key, c))[0] for c in range(num_chains)]
+        chain_keys = [
+            jax.random.split(jax.random.fold_in(init_key, c))[0] for c in range(num_chains)
+        ]
         starts = [params(chain_key) for chain_key in chain_keys]
         trees.require_floating(starts[0], "params")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
@@ -227,7 +227,7 @@ def _strong(tree: PyTree) -> PyTree:
 
 
 def _is_init(params: Any) -> bool:
-    """Whether `params` is a function that makes them, not a module that is called and holds them."""
+    """Whether `params` is a function that makes them, and no module that can be called."""
     if not callable(params):
         return False
     # These may hold arrays too: Equinox's bound methods are pytrees with those of their module.
@@ -304,7 +304,9 @@ def _reducers(reducers: Mapping[str, Any] | None) -> dict[str, Any]:
         raise TypeError(f"reducers: got {type(reducers).__name__}; expected {{name: reducer}}")
     for name, reducer in (reducers or {}).items():
         if not all(hasattr(reducer, part) for part in ("init", "update", "result")):
-            raise TypeError(f"reducers: {name!r} has no init, update and result; see sgmcmc.reducers")
+            raise TypeError(
+                f"reducers: {name!r} has no init, update and result; see sgmcmc.reducers"
+            )
     return dict(reducers or {})
 
 

@@ -77,7 +77,8 @@ class SplittingKernel(eqx.Module):
         trees.require_floating(position, "params")
         self.metric.check(position)
         position = jax.tree.map(jnp.asarray, position)
-        momentum, extra = (), ()
+        momentum: PyTree = ()
+        extra: PyTree = ()
         clock = self.clock.init()
         momentum_key, extra_key = jax.random.split(rng_key)
         if self.friction is not None:
@@ -147,7 +148,9 @@ class SplittingKernel(eqx.Module):
         """Nothing to recompute here: `state` itself."""
         return state
 
-    def bind(self, data: PyTree = None, batch_size: int | None = None, stream: Any = "reshuffled"):
+    def bind(
+        self, data: PyTree = None, batch_size: int | None = None, stream: Any = "reshuffled"
+    ) -> Any:
         """This kernel with its data, for loops that pass no batch; see `sgmcmc.interop`."""
         from sgmcmc.interop import bind
 

@@ -22,7 +22,7 @@ from sgmcmc.types import Array, Batch, Key, PyTree
 class Rows(NamedTuple):
     """The rows of one batch: index (n,) int32, mask (n,) or None, share () or None."""
 
-    index: Array
+    index: Array  # type: ignore[assignment]  # hides tuple.index
     mask: Array | None = None
     share: Array | None = None
 

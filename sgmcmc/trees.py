@@ -98,7 +98,8 @@ def require_floating(tree: PyTree, name: str) -> None:
 def require_same_structure(tree: PyTree, like: PyTree, name: str, like_name: str) -> None:
     """Raise a ValueError that names the first leaf of `tree` whose shape is not that of `like`."""
     given, wanted = named_leaves(tree), named_leaves(like)
-    if jax.tree.structure(tree) != jax.tree.structure(like):
+    structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
+    if structures[0] != structures[1]:
         odd = sorted({p for p, _ in given} ^ {p for p, _ in wanted})
         raise ValueError(
             f"{name}: its tree differs from that of {like_name} at {odd or 'its containers'}"

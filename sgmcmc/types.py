@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """
 
     data: PyTree
-    index: Array | None = None
+    index: Array | None = None  # type: ignore[assignment]  # hides tuple.index
     mask: Array | None = None
     share: Array | None = None
 
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 class ClockState(NamedTuple):
     """Steps made so far, int32 (), and what an adaptive clock remembers."""
 
-    count: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count
     memory: PyTree = ()
 
 

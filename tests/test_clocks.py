@@ -79,5 +79,5 @@ def test_bad_steps_are_refused(value, error, message):
 def test_rates_may_be_zero():
     """Friction and temperature may vanish; they may not be negative."""
     assert float(clocks.as_rate(0, "friction")(jnp.int32(0))) == 0
-    with pytest.raises(ValueError, match="temperature: got -0.1.*; expected a finite number ≥ 0"):
+    with pytest.raises(ValueError, match=r"temperature: got -0.1.*; expected a finite number ≥ 0"):
         clocks.as_rate(-0.1, "temperature")

@@ -31,9 +31,7 @@ def test_bound_kernel_in_their_loop():
     algorithm = sgmcmc.baoab(sgmcmc.Posterior.from_log_density(log_density), 0.3).bind()
     assert isinstance(algorithm, blackjax.SamplingAlgorithm)
     run = blackjax.util.run_inference_algorithm
-    _, (states, info) = run(
-        jax.random.key(1), algorithm, 8_000, initial_position=jnp.zeros(3)
-    )
+    _, (states, info) = run(jax.random.key(1), algorithm, 8_000, initial_position=jnp.zeros(3))
     assert abs(np.var(states.position[100:]) - 1) < 0.11
     np.testing.assert_array_equal(states.position, info.position)
 

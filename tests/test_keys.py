@@ -53,8 +53,7 @@ def ledger(monkeypatch):
     """Every function of the library's by which keys are consumed, with a record kept."""
     book, epochs = Ledger(), set()
     plain = {
-        name: getattr(jax.random, name)
-        for name in ("fold_in", "split", "permutation", "randint")
+        name: getattr(jax.random, name) for name in ("fold_in", "split", "permutation", "randint")
     }
     draw = noise.draw
 
@@ -107,7 +106,7 @@ def settle(book):
 CASES = [
     ("baoab", "gaussian", "reshuffled", "vmap"),
     ("sgld", "fast", "with_replacement", "map"),
-    ("leimkuhler_matthews", "fast", "symmetric", "vmap"),
+    pytest.param("leimkuhler_matthews", "fast", "symmetric", "vmap", marks=pytest.mark.slow),
 ]
 
 
@@ -116,9 +115,7 @@ def test_no_random_word_is_used_twice(ledger, sampler, kind, stream, chain_metho
     """Starts, momenta, steps, batches, burn-in and resume of all chains consume disjoint blocks."""
     chains, burnin, draws, more, n = 3, 4, 5, 3, 6
     # Functions made here, so that the loop is traced with the record in it.
-    target = Posterior(
-        lambda p, b: -((b - p[0]) ** 2), lambda p: -jnp.sum(p**2), data_size=n
-    )
+    target = Posterior(lambda p, b: -((b - p[0]) ** 2), lambda p: -jnp.sum(p**2), data_size=n)
     kernel = getattr(sgmcmc, sampler)(target, 0.01, noise=kind)
 
     def init(key):

@@ -1,5 +1,7 @@
 """Metrics: G = L Lᵀ, and the two maps L r and Lᵀ g that kernels need."""
 
+# ruff: noqa: E501 (tables, a row a line)
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -94,7 +95,9 @@ def test_installs_and_imports_from_elsewhere(built, which, tmp_path):
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
     here = sysconfig.get_paths()["purelib"]
-    inside = run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=home)
+    inside = run(
+        python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=home
+    )
     # A plain path, whose own .pth files (this tree's editable install) are not read.
     (Path(inside.strip()) / "borrowed.pth").write_text(here + "\n")
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps"]
@@ -110,14 +113,11 @@ def test_oldest_constraints_are_the_lower_bounds():
     bounds = {}
     for requirement in PROJECT["project"]["dependencies"]:
         name, bound = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", requirement).groups()
-        bounds[name] = bound
+        bounds[name] = Version(bound)
     lines = (ROOT / "constraints-oldest.txt").read_text("utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert pins.pop("jaxlib") == pins["jax"]
-    assert {n: tuple(map(int, v.split("."))) for n, v in pins.items()} == {
-        n: (*map(int, v.split(".")), *[0] * (pins[n].count(".") - v.count(".")))
-        for n, v in bounds.items()
-    }
+    assert {name: Version(pin) for name, pin in pins.items()} == bounds
 
 
 def test_constraints_are_exact_and_portable():

@@ -1,5 +1,7 @@
 """The scaling contract of `Posterior`, against sums written by hand."""
 
+# ruff: noqa: E501 (tables, a row a line)
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -252,6 +254,8 @@ def test_bad_input_names_argument_and_value(make, error, message):
 def test_posteriors_can_be_vmapped_over_their_power():
     """The power is an array leaf: a grid of powers is one vmapped call."""
     powers = jnp.array([0.0, 0.5, 1.0])
-    values = jax.vmap(lambda p: posterior().with_likelihood_power(p).potential(THETA, (X, Y)))(powers)
+    values = jax.vmap(lambda p: posterior().with_likelihood_power(p).potential(THETA, (X, Y)))(
+        powers
+    )
     wanted = [by_hand(THETA, range(N), float(p)) for p in powers]
     np.testing.assert_allclose(values, wanted, rtol=1e-6)

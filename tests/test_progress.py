@@ -42,7 +42,7 @@ def test_nothing_is_written_when_it_is_off(monkeypatch, capsys, terminal):
 
 
 def test_plain_lines_without_control_characters(capsys):
-    """Where the output is no terminal: at most ten lines, of printable characters, with the facts."""
+    """Where the output is no terminal: at most ten lines, of printable characters."""
     run(progress=True)
     text = capsys.readouterr().err
     lines = text.splitlines()

@@ -47,6 +47,10 @@ TREES = {
 PLAIN = {"array", "dict", "nested", "numbers", "list", "tuple", "bfloat16"}
 
 
+QUICK = {"nested", "NamedTuple", "OrderedDict", "pairs", "bfloat16"}
+SIZES = ("num_chains", "num_burnin", "num_samples", "thinning", "chain_method")
+
+
 def run(params, **options):
     options = {
         "num_chains": 2, "num_burnin": 1, "num_samples": 3, "progress": False,
@@ -61,7 +65,9 @@ def assert_same_leaves(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TREES]
+)
 def test_saved_runs_come_back_whole(name, tmp_path):
     """load(save(run)) has the same bits, leaf by leaf in the same order, and resumes alike."""
     made = run(TREES[name])
@@ -77,7 +83,14 @@ def test_saved_runs_come_back_whole(name, tmp_path):
         options = {"params": TREES[name]}
         with pytest.raises(ValueError, match="params: got None"):
             loaded.resume(2, kernel=KERNEL, progress=False)
-    for field in ("config", "versions", "stopped", "num_steps", "gradient_evaluations", "wall_time"):
+    for field in (
+        "config",
+        "versions",
+        "stopped",
+        "num_steps",
+        "gradient_evaluations",
+        "wall_time",
+    ):
         assert getattr(loaded, field) == getattr(made, field)
     longer = loaded.resume(2, kernel=KERNEL, progress=False, **options)
     straight = made.resume(2, progress=False)
@@ -129,7 +142,9 @@ def digest(path):
 
 def assert_refused(path):
     before = digest(path)
-    with pytest.raises(ValueError, match=rf"path: {path.name} is not a complete file of a sgmcmc run"):
+    with pytest.raises(
+        ValueError, match=rf"path: {path.name} is not a complete file of a sgmcmc run"
+    ):
         sgmcmc.load(path)
     assert digest(path) == before
 
@@ -155,7 +170,7 @@ def test_damaged_files_are_refused_or_read_right(saved, tmp_path):
         try:
             loaded = sgmcmc.load(path)
         except ValueError as error:
-            assert "path: damaged.npz" in str(error)
+            assert "path: damaged.npz" in str(error)  # noqa: PT017
             continue
         assert_same_leaves(loaded.draws, original.draws)
 
@@ -217,7 +232,15 @@ def test_a_run_describes_itself(saved):
     """Text and HTML say sampler, chains, draws, numbers and times; a loaded run says the same."""
     made = sgmcmc.load(saved)
     text = repr(made)
-    for part in ("sgld", "2 × 3 of 3", "step_size 0.1", "temperature 1.0", "1 steps", "w (3,)", "reduced"):
+    for part in (
+        "sgld",
+        "2 × 3 of 3",
+        "step_size 0.1",
+        "temperature 1.0",
+        "1 steps",
+        "w (3,)",
+        "reduced",
+    ):
         assert part in text
     parser = Tags()
     parser.feed(made._repr_html_())
@@ -236,7 +259,7 @@ def test_the_configuration_repeats_the_run(saved):
     )
     again = sgmcmc.sample(
         key, kernel, {"w": W, "b": B}, progress=False,
-        **{n: config[n] for n in ("num_chains", "num_burnin", "num_samples", "thinning", "chain_method")},
+        **{name: config[name] for name in SIZES},
     )  # fmt: skip
     assert_same_leaves(again.draws, made.draws)
     assert config["gradient_evaluations_per_step"] == 1

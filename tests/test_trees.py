@@ -80,7 +80,7 @@ def test_structures_are_compared_by_leaf():
     trees.require_same_structure(X, Y, "x", "y")
     with pytest.raises(ValueError, match=r"x: leaf a has shape \(3,\); y has \(2,\) there"):
         trees.require_same_structure({**X, "a": jnp.ones(3)}, Y, "x", "y")
-    with pytest.raises(ValueError, match="x: its tree differs from that of y at .*'b/0', 'c'"):
+    with pytest.raises(ValueError, match=r"x: its tree differs from that of y at .*'b/0', 'c'"):
         trees.require_same_structure({"a": X["a"], "c": X["a"]}, Y, "x", "y")
     with pytest.raises(ValueError, match="its containers"):
         trees.require_same_structure([X["a"]], (X["a"],), "x", "y")

@@ -43,7 +43,14 @@ def test_words_are_turned_so_that_one_gradient_serves(word, laid_out, ends_in, s
 
 @pytest.mark.parametrize(
     ("word", "gradients", "fresh"),
-    [("BAOAB", 1, 2), ("OBABO", 1, 2), ("UBU", 1, 1), ("BABAB", 2, 3), ("ABABA", 2, 2), ("ABBA", 1, 2)],
+    [
+        ("BAOAB", 1, 2),
+        ("OBABO", 1, 2),
+        ("UBU", 1, 1),
+        ("BABAB", 2, 3),
+        ("ABABA", 2, 2),
+        ("ABBA", 1, 2),
+    ],
 )
 def test_gradients_are_counted(word, gradients, fresh):
     """One gradient for each position; `reuse_gradient=False` takes one for each B, unturned."""
@@ -66,7 +73,9 @@ def test_rows_of_the_noise_are_used_once():
     for word in ("OABAO", "UBU", "OBABO", "BUBUB"):
         plan = words.plan(word)
         rows = [
-            step.noise + i for step in plan.substeps for i in range(words.NORMALS.get(step.letter, 0))
+            step.noise + i
+            for step in plan.substeps
+            for i in range(words.NORMALS.get(step.letter, 0))
         ]
         assert rows == list(range(plan.num_normals))
 
