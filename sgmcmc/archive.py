@@ -88,7 +88,9 @@ def load(path: str | Path) -> Run:
     )
 
 
-def _freeze(continuation: Continuation) -> Saved:
+def _freeze(continuation: Continuation | None) -> Saved:
+    if continuation is None:  # it broke off: there are draws, but no way on
+        return Saved([], 0, "", (), True)
     carry = jax.tree.map(np.asarray, continuation.carry)
     position = carry.state.position
     return Saved(

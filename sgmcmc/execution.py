@@ -19,7 +19,7 @@ from sgmcmc import describe, trees
 from sgmcmc.loop import Carry, Inputs, Recorded, Span, run_chunk
 from sgmcmc.progress import Progress
 from sgmcmc.run import NonFiniteError, Run
-from sgmcmc.types import Info, Key
+from sgmcmc.types import Array, Info, Key, PyTree, State
 
 # Long enough to hide the host's work, short enough for Ctrl-C and the progress bar.
 CHUNK_SECONDS = 0.5
@@ -81,10 +81,10 @@ def execute(continuation: Continuation, previous: Run | None, progress: bool) ->
     times.compile = time.perf_counter() - began
     draws = _Draws(settings, previous)
     bar = Progress(total - counter, progress)
-    chunk_steps, rate = settings.chunk_steps or 1, 0.0
+    chunk_steps, failed = settings.chunk_steps or 1, np.asarray(carry.failed)
     try:
         with _interrupts() as interrupted:
-            while counter < total and not interrupted:
+            while counter < total and not interrupted and not _must_stop(settings, failed):
                 piece = next_piece(settings, counter, chunk_steps, inputs.program.capacity)
                 began = time.perf_counter()
                 carry, recorded = run_chunk(inputs, _span(counter, piece), carry)
@@ -97,18 +97,22 @@ def execute(continuation: Continuation, previous: Run | None, progress: bool) ->
                     times.burnin += seconds
                 else:
                     times.draws += seconds
-                rate = piece.steps / seconds
                 if settings.chunk_steps is None:
                     # At most ten times the last, since a first chunk's rate says little.
-                    chunk_steps = int(min(10 * chunk_steps, max(1, CHUNK_SECONDS * rate)))
-                bar.update(piece.steps, _facts(inputs, recorded, failed, piece))
-                if _must_stop(settings, failed):
-                    break
+                    wanted = max(1.0, CHUNK_SECONDS * piece.steps / seconds)
+                    chunk_steps = int(min(10 * chunk_steps, wanted))
+                bar.update(piece.steps, _facts(carry.state, failed))
+    except BaseException as error:
+        # Whatever it was (a second Ctrl-C, memory), draws that were made are not lost.
+        after = dataclasses.replace(continuation, carry=carry, counter=counter)
+        error.run = _finish(after, failed, draws, times, previous)  # type: ignore[attr-defined]
+        error.add_note("The draws made so far are in this error's `.run`.")
+        raise
     finally:
         bar.close()
     after = dataclasses.replace(continuation, carry=carry, counter=counter)
-    run = _finish(after, draws, times, previous)
-    if _must_stop(settings, failed := np.asarray(carry.failed)):
+    run = _finish(after, failed, draws, times, previous)
+    if _must_stop(settings, failed):
         lost = np.flatnonzero(failed >= 0)
         chain = int(lost[np.argmin(failed[lost])])
         raise NonFiniteError(
@@ -194,19 +198,23 @@ def _weighted_info(run: Run) -> Info:
     return info._replace(position=(), weight=run.weights)
 
 
-def _finish(after: Continuation, draws: _Draws, times: _Times, previous: Run | None) -> Run:
-    settings, inputs = after.settings, after.inputs
+def _finish(
+    after: Continuation, failed: np.ndarray, draws: _Draws, times: _Times, previous: Run | None
+) -> Run:
+    settings, inputs, states = after.settings, after.inputs, after.carry.reduced
     recorded = draws.finished()
     if recorded is None:
         recorded = no_draws(after)
     info: Any = recorded.info
-    failed = np.asarray(after.carry.failed)
     stopped = {int(c): int(failed[c]) for c in np.flatnonzero(failed >= 0)}
     if settings.on_nonfinite != "ignore":
         _blank(recorded, settings, stopped)
+    # A chunk that broke off has taken the carry with it.
+    lost = any(x.is_deleted() for x in jax.tree.leaves(after.carry))
     reduced = {
-        name: jax.tree.map(np.asarray, reducer.result(after.carry.reduced[name]))
+        name: jax.tree.map(np.asarray, reducer.result(states[name]))
         for name, reducer in inputs.reducers.items()
+        if not lost
     }
     before = previous or _NOTHING
     return Run(
@@ -224,7 +232,7 @@ def _finish(after: Continuation, draws: _Draws, times: _Times, previous: Run | N
         compile_time=before.compile_time + times.compile,
         burnin_time=before.burnin_time + times.burnin,
         wall_time=before.wall_time + times.draws,
-        continuation=after,
+        continuation=None if lost else after,
     )
 
 
@@ -256,13 +264,18 @@ def _blank(recorded: Recorded, settings: Settings, stopped: dict[int, int]) -> N
         info.finite[chain, valid:] = False
 
 
-def _facts(inputs: Inputs, recorded: Recorded, failed: np.ndarray, piece: _Piece) -> str:
-    """Temperature and finite flags, for the progress bar."""
+def _facts(state: State, failed: np.ndarray) -> str:
+    """Kinetic temperature, where there are momenta, and finite flags, for the progress bar."""
     finite = f"finite {int(np.sum(failed < 0))}/{failed.size}"
-    if getattr(inputs.kernel, "friction", None) is None:
+    if not jax.tree.leaves(state.momentum):
         return finite
-    kinetic = np.asarray(recorded.info.kinetic_energy)[:, piece.num_draws - 1]
-    return f"T {2 * float(np.mean(kinetic)) / inputs.program.num_parameters:.3g}, {finite}"
+    return f"T {float(_kinetic_temperature(state.momentum)):.3g}, {finite}"
+
+
+@jax.jit
+def _kinetic_temperature(momentum: PyTree) -> Array:
+    """Mean square of the whitened momenta, whose law is N(0, T)."""
+    return trees.dot(momentum, momentum) / trees.size(momentum)
 
 
 @contextlib.contextmanager

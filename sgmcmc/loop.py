@@ -158,23 +158,27 @@ def _advance(
         return _Loop(state, order, _first_failure(loop.failed, t, jnp.isfinite(info.energy)))
 
     def one_draw(i: Array, group: tuple[_Loop, PyTree, Recorded]) -> tuple[Any, ...]:
-        loop, reduced, recorded = group
         first = span.start + i * span.steps_per_draw
         last = first + span.steps_per_draw - 1
-        loop = jax.lax.fori_loop(first, last, unseen, loop)
-        state, order, info = step(last, loop.state, loop.order)
-        # A chunk may end between two draws, and where it ends must not matter: all of a
-        # draw is looked at, and only the energy of any other step.
-        finite = info.finite & over_chains(_all_finite)(info.position)
-        finite = jnp.where(span.record, finite, jnp.isfinite(info.energy))
-        loop = _Loop(state, order, _first_failure(loop.failed, last, finite))
-        # A chain that has failed adds nothing more, unless the run ignores failures.
-        counts = span.record & ((loop.failed < 0) | ~jnp.asarray(program.protect))
-        fold = lambda r, p, w, c: _fold(inputs.reducers, r, p, w, c)  # noqa: E731
-        reduced = over_chains(fold)(reduced, info.position, info.weight, counts)
-        draw = keep(info._replace(finite=finite))
-        recorded = jax.tree.map(lambda all_, one: all_.at[i].set(one), recorded, draw)
-        return loop, reduced, recorded
+        loop, reduced, recorded = group
+        # Steps that are no draw all run the one program, wherever a chunk may end, and
+        # draws the other: two compilations of a step need not round alike.
+        loop = jax.lax.fori_loop(first, jnp.where(span.record, last, last + 1), unseen, loop)
+
+        def draw(_: Array, group: tuple[_Loop, PyTree, Recorded]) -> tuple[Any, ...]:
+            loop, reduced, recorded = group
+            state, order, info = step(last, loop.state, loop.order)
+            finite = info.finite & over_chains(_all_finite)(info.position)
+            loop = _Loop(state, order, _first_failure(loop.failed, last, finite))
+            # A chain that has failed adds nothing more, unless the run ignores failures.
+            counts = (loop.failed < 0) | ~jnp.asarray(program.protect)
+            fold = lambda r, p, w, c: _fold(inputs.reducers, r, p, w, c)  # noqa: E731
+            reduced = over_chains(fold)(reduced, info.position, info.weight, counts)
+            values = keep(info._replace(finite=finite))
+            return loop, reduced, jax.tree.map(lambda to, x: to.at[i].set(x), recorded, values)
+
+        # A loop of one turn or none: unlike a `cond`, it leaves the buffers where they are.
+        return jax.lax.fori_loop(0, jnp.where(span.record, 1, 0), draw, (loop, reduced, recorded))
 
     def keep(info: Info) -> Recorded:
         values = () if inputs.collect is None else over_chains(inputs.collect)(info.position)

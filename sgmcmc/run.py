@@ -66,6 +66,7 @@ class Run:
         kernel: Any = None,
         params: PyTree = None,
         data: PyTree = None,
+        stream: Any = None,
         collect: Any = True,
         reducers: Any = None,
         progress: bool = True,
@@ -76,6 +77,7 @@ class Run:
             num_samples: draws to add; None: those that an interrupted run still owes.
             kernel, data, collect, reducers: needed after `load` only, since code and data are
                 not saved: those that made the run.
+            stream: after `load`, the run's stream where it is one of your own.
             params: after `load`, a pytree of the parameters' structure, where it has other
                 containers than dicts, lists and tuples.
             progress: as in `sample`.
@@ -89,7 +91,7 @@ class Run:
         from sgmcmc.sampler import resume
 
         return resume(
-            self, num_samples, kernel=kernel, params=params, data=data,
+            self, num_samples, kernel=kernel, params=params, data=data, stream=stream,
             collect=collect, reducers=reducers, progress=progress,
         )  # fmt: skip
 

@@ -95,6 +95,7 @@ def resume(
     kernel: Any,
     params: PyTree,
     data: PyTree,
+    stream: str | Stream | None,
     collect: Any,
     reducers: Mapping[str, Any] | None,
     progress: bool,
@@ -106,8 +107,10 @@ def resume(
             raise ValueError("num_samples: this run has all its draws; say how many to add")
     checks.count(num_samples, "num_samples", least=1)
     continuation = run.continuation
+    if continuation is None or (isinstance(continuation, Saved) and not continuation.leaves):
+        raise ValueError("run: it broke off inside a chunk, so its draws are all that is left")
     if isinstance(continuation, Saved):
-        continuation = _thaw(run, continuation, kernel, params, data, collect, reducers)
+        continuation = _thaw(run, continuation, kernel, params, data, stream, collect, reducers)
     settings = continuation.settings._replace(num_samples=run.num_draws + int(num_samples))
     checks.total_steps(settings, continuation.inputs.kernel)
     kept = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), run.draws)
@@ -116,7 +119,14 @@ def resume(
 
 
 def _thaw(
-    run: Run, saved: Saved, kernel: Any, params: Any, data: Any, collect: Any, reducers: Any
+    run: Run,
+    saved: Saved,
+    kernel: Any,
+    params: Any,
+    data: Any,
+    stream: str | Stream | None,
+    collect: Any,
+    reducers: Any,
 ) -> Continuation:
     """A loaded run's continuation, built anew from its configuration and checked against it."""
     if kernel is None:
@@ -134,7 +144,8 @@ def _thaw(
     settings = Settings(**{name: config[name] for name in Settings._fields})
     key = jax.random.wrap_key_data(jnp.asarray(config["key"], jnp.uint32), impl=config["key_type"])
     fresh = _prepare(
-        key, kernel, params, data, config["requested_batch_size"], config["stream"] or "full",
+        key, kernel, params, data, config["requested_batch_size"],
+        config["stream"] or "full" if stream is None else stream,
         settings, collect, reducers,
     )  # fmt: skip
     leaves, structure = jax.tree.flatten(fresh.carry)
@@ -188,7 +199,7 @@ def _prepare(
         data_size=0 if data is None else leading_axis(data),
         batch_size=batch_size,
         num_parameters=num_parameters,
-        capacity=_capacity(draw_bytes, settings.num_samples),
+        capacity=_capacity(draw_bytes),
         vmapped=vmapped,
         devices=devices,
         protect=settings.on_nonfinite != "ignore",
@@ -310,6 +321,6 @@ def _reducers(reducers: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(reducers or {})
 
 
-def _capacity(draw_bytes: int, num_samples: int) -> int:
-    """Draws that a chunk can hold: 32 MiB of them, and 4096 at most."""
-    return max(1, min(num_samples, 4096, 2**25 // max(draw_bytes, 1)))
+def _capacity(draw_bytes: int) -> int:
+    """Draws that a chunk can hold: 32 MiB of them. Not of `num_samples`: one trace for any."""
+    return max(1, min(2**16, 2**25 // max(draw_bytes, 1)))

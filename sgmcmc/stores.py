@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,15 @@ def write(path: str | Path, trees: dict[str, PyTree], header: dict[str, Any]) ->
     text = json.dumps({"format": FORMAT, "trees": described, "header": header})
     arrays[_HEADER] = np.frombuffer(text.encode(), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     return path
 

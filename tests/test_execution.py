@@ -347,3 +347,40 @@ def test_a_stopped_chain_stays_stopped_after_resume(tmp_path):
         assert longer.stopped == straight.stopped
         np.testing.assert_array_equal(longer.draws, straight.draws)
         np.testing.assert_array_equal(longer.weights, straight.weights)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("burnt", [False, True])
+def test_any_failure_on_the_way_keeps_the_draws(error, burnt, monkeypatch, tmp_path):
+    """Whatever breaks off a chunk, the draws made are in the error's `.run`, bit for bit.
+
+    Where the failing chunk had not begun, the run can also be resumed; where it had taken
+    the state with it, the draws can still be saved, and resuming says why it cannot.
+    """
+    straight = run(chunk_steps=4)
+    usual, calls = execution.run_chunk, []
+
+    def fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 6:
+            if burnt:
+                usual(*arguments)
+            raise error("out of luck")
+        return usual(*arguments)
+
+    monkeypatch.setattr(execution, "run_chunk", fails)
+    with pytest.raises(error) as caught:
+        run(chunk_steps=4)
+    monkeypatch.setattr(execution, "run_chunk", usual)
+    partial = caught.value.run
+    assert 0 < partial.num_draws < straight.num_draws
+    made = slice(None), slice(0, partial.num_draws)
+    np.testing.assert_array_equal(partial.draws["a"], straight.draws["a"][made])
+    loaded = sgmcmc.load(partial.save(tmp_path / "part.npz"))
+    np.testing.assert_array_equal(loaded.draws["a"], partial.draws["a"])
+    if burnt:
+        for broken in (partial, loaded):
+            with pytest.raises(ValueError, match="broke off inside a chunk"):
+                broken.resume(kernel=KERNELS["baoab"], progress=False)
+    else:
+        assert_same_bits(partial.resume(progress=False), straight)
