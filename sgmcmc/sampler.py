@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -185,8 +186,8 @@ def _prepare(
     checks.total_steps(settings, kernel)
     num_chains = settings.num_chains
     data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
-    init_key, noise_key, stream_key = jax.random.split(key, 3)
-    position, template = _positions(init_key, kernel, params, data, num_chains)
+    start_keys, momentum_keys, keys = _derive(key, num_chains)
+    position, template = _positions(start_keys, kernel, params, data)
     checks.log_density_shape(kernel, template, data, batch_size)
     keep = collector(collect, template)
     kept = () if keep is None else jax.eval_shape(keep, template)
@@ -204,23 +205,26 @@ def _prepare(
         devices=devices,
         protect=settings.on_nonfinite != "ignore",
     )
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    keys = Keys(*(fold(k, jnp.arange(num_chains)) for k in (noise_key, stream_key)))
     inputs = Inputs(program, kernel, data, keys, keep, reducers)
-    carry = _first_carry(inputs, init_key, position)
+    carry = _start(inputs, momentum_keys, position)
     return Continuation(settings._replace(chain_method=method), inputs, carry, 0, key)
 
 
-def _positions(
-    init_key: Key, kernel: Any, params: Any, data: PyTree, num_chains: int
-) -> tuple[PyTree, PyTree]:
+@functools.partial(jax.jit, static_argnums=1)
+def _derive(key: Key, num_chains: int) -> tuple[Key, Key, Keys]:
+    """Every chain's keys: for its parameters, its first momentum, its noise and its batches."""
+    init_key, noise_key, stream_key = jax.random.split(key, 3)
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    chains = jnp.arange(num_chains)
+    pairs = jax.vmap(jax.random.split)(fold(init_key, chains))
+    return pairs[:, 0], pairs[:, 1], Keys(fold(noise_key, chains), fold(stream_key, chains))
+
+
+def _positions(start_keys: Key, kernel: Any, params: Any, data: PyTree) -> tuple[PyTree, PyTree]:
     """Starts with a chain axis, as new arrays, and one chain's as a template."""
+    num_chains = len(start_keys)
     if _is_init(params):
-        # The first half of a chain's key begins its parameters, the second its momentum.
-        chain_keys = [
-            jax.random.split(jax.random.fold_in(init_key, c))[0] for c in range(num_chains)
-        ]
-        starts = [params(chain_key) for chain_key in chain_keys]
+        starts = [params(start_keys[chain]) for chain in range(num_chains)]
         trees.require_floating(starts[0], "params")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
         return _strong(stacked), _strong(starts[0])
@@ -228,8 +232,12 @@ def _positions(
     params = _strong(params)
     if checks.has_chain_axis(kernel, params, data, num_chains):
         return trees.copy(params), jax.tree.map(lambda x: x[0], params)
-    repeat = lambda x: jnp.repeat(x[None], num_chains, axis=0)  # noqa: E731
-    return jax.tree.map(repeat, params), params
+    return _repeat(params, num_chains), params
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _repeat(tree: PyTree, num_chains: int) -> PyTree:
+    return jax.tree.map(lambda x: jnp.repeat(x[None], num_chains, axis=0), tree)
 
 
 def _strong(tree: PyTree) -> PyTree:
@@ -247,22 +255,17 @@ def _is_init(params: Any) -> bool:
     return not any(isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves(params))
 
 
-def _first_carry(inputs: Inputs, init_key: Key, position: PyTree) -> Carry:
-    num_chains = jax.tree.leaves(position)[0].shape[0]
-    second = lambda c: jax.random.split(jax.random.fold_in(init_key, c))[1]  # noqa: E731
-    momentum_keys = jax.vmap(second)(jnp.arange(num_chains))
-    return _start(inputs, momentum_keys, position)
-
-
 @eqx.filter_jit
 def _start(inputs: Inputs, momentum_keys: Key, position: PyTree) -> Carry:
     program, kernel = inputs.program, inputs.kernel
     begin = lambda p, k: kernel.init(p, k, inputs.data)  # noqa: E731
     state = jax.vmap(begin)(position, momentum_keys)
+    # Room for the first epoch's order; step 0 opens that epoch and fills it in.
     sizes = (program.data_size, program.batch_size)
     stream = program.stream if inputs.data is not None else streams.full()
     first_order = lambda k: streams.order_at(stream, k, jnp.zeros((), jnp.int32), *sizes)  # noqa: E731
-    order = jax.vmap(first_order)(inputs.keys.stream)
+    shape = jax.eval_shape(jax.vmap(first_order), inputs.keys.stream)
+    order = jnp.zeros(shape.shape, shape.dtype)
     reduced = {name: jax.vmap(r.init)(position) for name, r in inputs.reducers.items()}
     return Carry(state, order, jnp.full(momentum_keys.shape, -1, jnp.int32), reduced)
 
