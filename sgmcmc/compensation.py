@@ -23,6 +23,7 @@ from sgmcmc import noise as noises
 from sgmcmc import trees
 from sgmcmc.clocks import Constant
 from sgmcmc.metrics import Diagonal, Identity
+from sgmcmc.rates import check_range
 from sgmcmc.splitting import Phase, SplittingKernel, extend
 from sgmcmc.types import Array, Info, Key, PyTree, State
 
@@ -148,10 +149,7 @@ def running_variance(decay: float | Array = 0.99) -> RunningVariance:
         ValueError: `decay` out of range.
     """
     number = jnp.asarray(decay, dtype=float)
-    if not isinstance(number, jax.core.Tracer):
-        for x in jnp.ravel(number).tolist():
-            if not 0 <= x < 1:
-                raise ValueError(f"decay: got {x}; expected a number in [0, 1)")
+    check_range(number, "decay", above_zero=False, below=1.0)
     return RunningVariance(number)
 
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import noise as noises
-from sgmcmc import trees
 from sgmcmc.gradients import Estimator, minibatch
 from sgmcmc.metrics import identity
 from sgmcmc.posterior import Posterior

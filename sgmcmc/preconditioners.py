@@ -12,7 +12,7 @@ gradient, memory) -> (G, Γ, memory)`; `gradient_at(position)` is ∇U on the st
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from sgmcmc import trees
+from sgmcmc.rates import check_range, positive
 from sgmcmc.types import Array, PyTree
 
 # Unit vectors that are pushed through at a time.
@@ -106,9 +107,7 @@ class RMSProp(eqx.Module):
             return (1 - share) * v + share * g.astype(v.dtype) ** 2
 
         square = jax.tree.map(average, memory.square, gradient)
-        scale = jax.tree.map(
-            lambda v: 1 / (self.epsilon.astype(v.dtype) + jnp.sqrt(v)), square
-        )
+        scale = jax.tree.map(lambda v: 1 / (self.epsilon.astype(v.dtype) + jnp.sqrt(v)), square)
         following = RMSPropMemory(square, memory.steps + 1)
         if not self.gamma:
             return scale, trees.zeros_like(scale), following
@@ -161,13 +160,14 @@ def rmsprop(
     Raises:
         ValueError: `decay`, `epsilon` or `freeze_after` out of range.
     """
-    decay = _number(decay, "decay", lambda x: 0 <= x < 1, "a number in [0, 1)")
-    epsilon = _number(epsilon, "epsilon", lambda x: 0 < x < float("inf"), "a finite number > 0")
+    decay, epsilon = jnp.asarray(decay, dtype=float), positive(epsilon, "epsilon")
+    check_range(decay, "decay", above_zero=False, below=1.0)
+    last = None
     if freeze_after is not None:
         if isinstance(freeze_after, bool) or int(freeze_after) != freeze_after or freeze_after < 1:
             raise ValueError(f"freeze_after: got {freeze_after}; expected an integer ≥ 1 or None")
-        freeze_after = jnp.asarray(freeze_after, jnp.int32)
-    return RMSProp(decay, epsilon, freeze_after, bool(gamma))
+        last = jnp.asarray(freeze_after, jnp.int32)
+    return RMSProp(decay, epsilon, last, bool(gamma))
 
 
 def position_dependent(
@@ -184,12 +184,3 @@ def position_dependent(
         TypeError: `function` is not callable.
     """
     return PositionDependent(trees.as_callable(function, "metric: function"), bool(gamma))
-
-
-def _number(value: Any, name: str, fits: Callable[[float], bool], allowed: str) -> Array:
-    number = jnp.asarray(value, dtype=float)
-    if not isinstance(number, jax.core.Tracer):
-        for x in jnp.ravel(number).tolist():
-            if not fits(x):
-                raise ValueError(f"{name}: got {x}; expected {allowed}")
-    return number
