@@ -140,7 +140,9 @@ class _Cosine(eqx.Module):
     length: Array
 
     def __call__(self, count: Array) -> Array:
-        return self.initial / 2 * (jnp.cos(jnp.pi * _phase(count, self.length)) + 1)
+        # (cos πr + 1)/2 = sin²(π (1 − r)/2), which in float32 does not cancel to 0 as r → 1.
+        left = (self.length - count % self.length).astype(float) / self.length
+        return self.initial * jnp.sin(jnp.pi / 2 * left) ** 2
 
 
 class _Switched(eqx.Module):

@@ -94,7 +94,9 @@ def _check(word: str, fractions: Sequence[float] | None, letters: str) -> list[f
         raise ValueError(f"word: got {word!r}; expected a string of the letters {letters}")
     for i, letter in enumerate(word):
         if letter not in letters:
-            raise _error(word, i, f"unknown letter {letter!r}; allowed: {', '.join(letters)}")
+            hint = "; D is the thermostat of sgmcmc.sgnht(word=…)" if letter == "D" else ""
+            message = f"unknown letter {letter!r}; allowed: {', '.join(letters)}{hint}"
+            raise _error(word, i, message)
     for letter in "DO" if "D" in letters else "":
         if letter not in word:
             raise _error(word, len(word), f"no {letter}, so the thermostat does nothing")

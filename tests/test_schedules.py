@@ -50,6 +50,13 @@ def test_steps_of_a_cycle_sum_to_the_known_time(x64, total, cycles, length):
     assert last > 0
 
 
+def test_the_last_step_of_a_long_cycle_is_above_zero():
+    """In float32 too, where cos(πr) + 1 would be 0."""
+    clock = clocks.cyclical(0.3, num_cycles=1, total_steps=100_000)
+    last = float(clock.step_size(jnp.int32(99_999)))
+    np.testing.assert_allclose(last, 0.3 * np.sin(np.pi / 200_000) ** 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("weights", ["time", "equal"])
 def test_explorations_weigh_nothing(weights):
     """In the first 40% of each cycle the weight is 0, after it h_k/h or 1."""
