@@ -5,6 +5,7 @@ from typing import Any
 from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
+from sgmcmc.compensation import running_variance
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import (
     aboba,
@@ -18,8 +19,10 @@ from sgmcmc.kernels import (
     ubu,
 )
 from sgmcmc.posterior import Posterior
+from sgmcmc.preconditioned import psgld
 from sgmcmc.run import NonFiniteError, Run
 from sgmcmc.sampler import sample
+from sgmcmc.thermostats import sgnht
 from sgmcmc.types import Batch, Info, Kernel, State
 from sgmcmc.version import __version__
 
@@ -44,10 +47,13 @@ __all__ = [
     "load",
     "metrics",
     "obabo",
+    "psgld",
     "reducers",
+    "running_variance",
     "sample",
     "sghmc",
     "sgld",
+    "sgnht",
     "streams",
     "ubu",
     "use_cpu_devices",

@@ -88,6 +88,9 @@ def total_steps(asked: Any, kernel: Any) -> None:
     steps = asked.num_burnin + asked.num_samples * asked.thinning
     if (steps + 1) * getattr(kernel, "batches_per_step", 1) >= 2**31:
         raise ValueError(f"num_samples: burn-in and draws make {steps:,} steps; allowed: < 2³¹")
+    clock = getattr(kernel, "clock", None)
+    if clock is not None and hasattr(clock, "check_run"):
+        clock.check_run(asked.num_burnin, asked.num_samples, asked.thinning)
 
 
 def data_and_stream(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import platform
 from typing import Any
@@ -75,9 +76,22 @@ def fingerprint(kernel: Any) -> str:
         if callable(code):
             name = getattr(code, "__qualname__", type(code).__name__)
             digest.update(f"{getattr(code, '__module__', '')}.{name}".encode())
+    digest.update(repr(_choices(kernel)).encode())
     plan = getattr(kernel, "plan", None)
     digest.update(repr((getattr(kernel, "name", ""), getattr(kernel, "noise", ""), plan)).encode())
     return digest.hexdigest()
+
+
+def _choices(module: Any) -> list[Any]:
+    """What a module and its parts are, and how they are set, apart from arrays and functions."""
+    made: list[Any] = [type(module).__name__]
+    for field in dataclasses.fields(module) if isinstance(module, eqx.Module) else ():
+        value = getattr(module, field.name)
+        if isinstance(value, eqx.Module):
+            made.append((field.name, _choices(value)))
+        elif isinstance(value, str | bool | int | None):
+            made.append((field.name, value))
+    return made
 
 
 def _rate(rate: Any) -> float | str | None:

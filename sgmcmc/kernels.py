@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sgmcmc.compensation import compensate
 from sgmcmc.gradients import Estimator, minibatch
 from sgmcmc.metrics import Metric, identity
 from sgmcmc.posterior import Posterior
@@ -259,16 +260,26 @@ def sghmc(
     metric: Metric = identity(),
     gradient: Estimator = minibatch(),
     noise: str = "gaussian",
+    noise_estimate: Any = None,
 ) -> SplittingKernel:
-    """SGHMC (Chen, Fox and Guestrin 2014, arXiv 1402.4102) with V̂ = 0, a fresh batch each step.
+    """SGHMC (Chen, Fox and Guestrin 2014, arXiv 1402.4102), a fresh batch each step.
 
-        p ← (1 − hγ) p − h ∇U + √(2γTh) ξ,   θ ← θ + h M⁻¹ p
+        p ← (1 − hγ) p − h ∇U + √(2γTh − h²V̂) ξ,   θ ← θ + h M⁻¹ p
 
     Symplectic Euler with Euler's friction: order 1, stable to h √k < 1.236 at γ = 1.
 
-    Arguments: see `sgmcmc.kernels`.
+    Args:
+        noise_estimate: V̂, an estimate of the variance of ∇U's noise in each coordinate,
+            whose heat is then not injected again: None (default) for 0, numbers (one, or a
+            pytree like the parameters), or `sgmcmc.running_variance()`. Where h V̂ > 2γT it
+            is clipped, and `Info.clipped` says in how many coordinates.
+        posterior, step_size, friction, temperature, metric, gradient, noise: see
+            `sgmcmc.kernels`.
+
+    Raises:
+        ValueError: h V̂ > 2γT for numbers known here; a dense metric with `noise_estimate`.
     """
-    return build(
+    kernel = build(
         posterior,
         step_size,
         spell("GFBA", order=1),
@@ -279,6 +290,7 @@ def sghmc(
         gradient=gradient,
         noise=noise,
     )
+    return kernel if noise_estimate is None else compensate(kernel, noise_estimate)
 
 
 def euler_maruyama(

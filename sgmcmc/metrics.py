@@ -6,6 +6,7 @@ keep the whitened momentum r = M^{-1/2} p ~ N(0, T I), so that they need two map
     to_position(r) = L r,      to_momentum(g) = Lᵀ g.
 
 With G constant this is the identity metric in the coordinates L⁻¹θ: laws are unchanged.
+`rmsprop` and `position_dependent`, for `psgld`, change with the position.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from sgmcmc import trees
+from sgmcmc.preconditioners import position_dependent, rmsprop
 from sgmcmc.types import Array, PyTree
+
+__all__ = ["Metric", "dense", "diagonal", "identity", "position_dependent", "rmsprop"]
 
 
 class Metric(Protocol):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -233,6 +234,11 @@ def build(
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
     if noise not in noises.KINDS:
         raise ValueError(f"noise: got {noise!r}; allowed: {', '.join(noises.KINDS)}")
+    if hasattr(metric, "evaluate"):
+        raise TypeError(
+            f"metric: got {type(metric).__name__}, which changes with the position; only "
+            "sgmcmc.psgld allows for that. Expected identity, diagonal or dense"
+        )
     for part, value, needs in (("metric", metric, "to_position"), ("gradient", gradient, "init")):
         if isinstance(value, type) or not hasattr(value, needs):
             raise TypeError(f"{part}: got {value!r}; expected one of sgmcmc.{part}s")
@@ -255,3 +261,12 @@ def build(
         batches_per_step=batches_per_step,
         refresh_every=None,
     )
+
+
+_Kernel = TypeVar("_Kernel", bound=SplittingKernel)
+
+
+def extend(kernel: SplittingKernel, kind: type[_Kernel], **fields: Any) -> _Kernel:
+    """`kernel` as one of the subclass `kind`, with the fields that this adds or replaces."""
+    own = {field.name: getattr(kernel, field.name) for field in dataclasses.fields(kernel)}
+    return kind(**{**own, **fields})

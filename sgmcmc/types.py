@@ -67,6 +67,8 @@ class Info(NamedTuple):
         kinetic_energy: () p·M⁻¹p/2 at the end of the word; 0 for overdamped kernels.
         finite: () bool, False once energy, gradient or momentum is not finite.
         acceptance: () acceptance probability of exact samplers, None elsewhere.
+        clipped: () share of coordinates whose gradient noise was too large to be taken off
+            the injected noise (`sghmc(noise_estimate=…)`), None elsewhere.
     """
 
     position: PyTree
@@ -77,6 +79,7 @@ class Info(NamedTuple):
     kinetic_energy: Array
     finite: Array
     acceptance: Array | None = None
+    clipped: Array | None = None
 
 
 class Kernel(Protocol):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 MOVERS = "AU"
 LETTERS = "ABOU"
+THERMOSTAT_LETTERS = "ABDO"
 NORMALS = {"O": 1, "U": 2, "E": 1, "M": 1, "F": 1}
 
 
@@ -40,9 +41,13 @@ class Plan(NamedTuple):
 
 
 def plan(
-    word: str, fractions: Sequence[float] | None = None, *, reuse_gradient: bool = True
+    word: str,
+    fractions: Sequence[float] | None = None,
+    *,
+    reuse_gradient: bool = True,
+    thermostat: bool = False,
 ) -> Plan:
-    """The sub-steps of a word over A, B, O and U.
+    """The sub-steps of a word over A, B, O and U, or with a thermostat over A, B, D and O.
 
     Args:
         word: for example "BAOAB".
@@ -50,12 +55,13 @@ def plan(
             default 1/(the letter's count).
         reuse_gradient: one gradient wherever the position has not moved since the last;
             False evaluates one for each B, on the step's own batch.
+        thermostat: the friction of O is a variable that D moves.
 
     Raises:
         ValueError: an unknown letter, no B, nothing that moves the position, U beside A or
             O, or fractions that do not sum to one; a caret shows where.
     """
-    shares = _check(word, fractions)
+    shares = _check(word, fractions, THERMOSTAT_LETTERS if thermostat else LETTERS)
     letters = [SubStep(letter, share) for letter, share in zip(word, shares, strict=True)]
     palindrome = word == word[::-1] and shares == shares[::-1]
     order = 2 if palindrome else 1
@@ -83,12 +89,17 @@ def spell(letters: str, order: int) -> Plan:
     return _finish(_mark_end([SubStep(letter, 1.0) for letter in letters]), order)
 
 
-def _check(word: str, fractions: Sequence[float] | None) -> list[float]:
+def _check(word: str, fractions: Sequence[float] | None, letters: str) -> list[float]:
     if not isinstance(word, str) or not word:
-        raise ValueError(f"word: got {word!r}; expected a string of the letters {LETTERS}")
+        raise ValueError(f"word: got {word!r}; expected a string of the letters {letters}")
     for i, letter in enumerate(word):
-        if letter not in LETTERS:
-            raise _error(word, i, f"unknown letter {letter!r}; allowed: {', '.join(LETTERS)}")
+        if letter not in letters:
+            hint = "; D is the thermostat of sgmcmc.sgnht(word=…)" if letter == "D" else ""
+            message = f"unknown letter {letter!r}; allowed: {', '.join(letters)}{hint}"
+            raise _error(word, i, message)
+    for letter in "DO" if "D" in letters else "":
+        if letter not in word:
+            raise _error(word, len(word), f"no {letter}, so the thermostat does nothing")
     if "B" not in word:
         raise _error(word, len(word), "no B, so nothing feels the gradient")
     if not set(word) & set(MOVERS):
