@@ -17,6 +17,7 @@ from sgmcmc.kernels import (
     sgld,
     ubu,
 )
+from sgmcmc.modes import find_mode
 from sgmcmc.posterior import Posterior
 from sgmcmc.run import NonFiniteError, Run
 from sgmcmc.sampler import sample
@@ -37,6 +38,7 @@ __all__ = [
     "clocks",
     "convert",
     "euler_maruyama",
+    "find_mode",
     "from_blackjax",
     "gradients",
     "langevin",

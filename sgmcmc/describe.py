@@ -28,7 +28,7 @@ def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
         "friction": numbers["friction"],
         "temperature": numbers["temperature"],
         "metric": type(getattr(kernel, "metric", None)).__name__.lower(),
-        "gradient": type(getattr(kernel, "gradient", None)).__name__.lower(),
+        "gradient": _estimator(kernel),
         "noise": getattr(kernel, "noise", None),
         "order": kernel.order,
         "gradient_evaluations_per_step": float(kernel.gradient_evaluations),
@@ -77,7 +77,13 @@ def fingerprint(kernel: Any) -> str:
             digest.update(f"{getattr(code, '__module__', '')}.{name}".encode())
     plan = getattr(kernel, "plan", None)
     digest.update(repr((getattr(kernel, "name", ""), getattr(kernel, "noise", ""), plan)).encode())
+    digest.update(repr((_estimator(kernel), getattr(kernel, "refresh_every", None))).encode())
     return digest.hexdigest()
+
+
+def _estimator(kernel: Any) -> str:
+    gradient = getattr(kernel, "gradient", None)
+    return getattr(gradient, "name", type(gradient).__name__.lower())
 
 
 def _rate(rate: Any) -> float | str | None:
