@@ -70,7 +70,8 @@ def _schedule(learning_rate: Any, num_steps: int) -> Any:
 
     if callable(learning_rate):
         return learning_rate
-    if not np.isscalar(learning_rate) or not 0 < learning_rate < np.inf:  # type: ignore[operator]
+    number = isinstance(learning_rate, int | float | np.number | jax.Array)
+    if not number or not 0 < learning_rate < np.inf:
         raise ValueError(
             f"learning_rate: got {learning_rate!r}; allowed: a number > 0, or a schedule"
         )
