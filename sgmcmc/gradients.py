@@ -17,7 +17,8 @@ plain estimate of U, its gradient and its own next state, which `init` begins. I
     refresh_every         the loop calls its `refresh(posterior, position, state, data)` before
                           each step > 0 that is a multiple of it (default None: never);
     evaluations           minibatch gradients that one call costs (default 1);
-    needs_fresh_batches   no two calls of a step may share a batch (default False).
+    needs_fresh_batches   every call must see a batch that is independent of all before it:
+                          no reuse within a step, and no sweeps (default False).
 """
 
 from __future__ import annotations
@@ -162,18 +163,19 @@ def saga(*, memory_limit: int = 2**30, block_size: int = 256) -> SAGA:
         g = ∇U₀(x) + Σ_all τ_i + (N/n) Σ_B (v_i(x) − τ_i),     then τ_i ← v_i(x) for i in B
 
     One gradient a step, example by example; one pass over the data of each chain at the
-    start; and for each chain a table of N × d numbers, d the number of parameters. Unbiased
-    given the past where batches are drawn anew every step: take it with
-    `stream="with_replacement"`. Under the streams that go through the data in sweeps, how
-    old an entry is tells whether its example is still to come; see the page on estimators.
+    start; and for each chain a table of N × d numbers, d the number of parameters.
+
+    Unbiased given the past where each batch is drawn from all examples alike, and so only
+    with `stream="with_replacement"`, on which `sample` insists: in a sweep the examples
+    still to come are those with the oldest entries, and the chain cools by O(h).
 
     Args:
         memory_limit: bytes that the table of one chain may take; default 1 GiB.
         block_size: examples evaluated at a time in the first pass.
 
     Raises:
-        ValueError: an argument is below 1; later, `data` is missing, or a batch comes without
-            its index, as under `stream="full"`.
+        ValueError: an argument is below 1; later, `data` is missing, batches come in sweeps,
+            or a batch comes without its index, as under `stream="full"`.
         MemoryError: the table would take more than `memory_limit`.
     """
     _at_least_one(memory_limit, "memory_limit")

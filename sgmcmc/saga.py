@@ -3,7 +3,8 @@
     g = ∇U₀(x) + Σ_all τ_i + (N/n) Σ_B (v_i(x) − τ_i),     then τ_i ← v_i(x) for i in B,
 
 with v_i = −λ ∇ log p(y_i | x_i, θ). The table is changed after its use: a τ that knew the
-batch would make g biased.
+batch would make g biased. So would batches that know the table, as those of a sweep do: what
+is still to come is what was not seen for longest.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Table(NamedTuple):
 
 
 class SAGA(eqx.Module):
-    """The estimator; its state is the table. Every call must bring a batch of its own."""
+    """The estimator; its state is the table. Every call must bring a fresh batch."""
 
     memory_limit: int = eqx.field(static=True)
     block_size: int = eqx.field(static=True)
@@ -86,7 +87,9 @@ class SAGA(eqx.Module):
 def _example(posterior: Posterior, position: PyTree, example: PyTree) -> tuple[Array, PyTree]:
     """−λ log p of one example, without a leading axis, and its gradient v_i."""
     alone = jax.tree.map(lambda x: x[None], example)
-    return jax.value_and_grad(lambda theta: posterior.example_potentials(theta, alone)[0])(position)
+    potential = lambda theta: posterior.example_potentials(theta, alone)[0]  # noqa: E731
+    energy, gradient = jax.value_and_grad(potential)(position)
+    return energy, jax.tree.map(_stored, gradient)
 
 
 def _indexed(batch: Batch | PyTree) -> tuple[Batch, Array]:
@@ -121,6 +124,12 @@ def _visited(state: Table, index: Array, mask: Array, new: PyTree, changes: PyTr
         return total + _sum(first.astype(total.dtype), change)
 
     return Table(jax.tree.map(write, state.rows, new), jax.tree.map(add, state.total, changes))
+
+
+def _stored(value: Array) -> Array:
+    """As the table will hold it: a compiler may carry more digits, which the sum must not see."""
+    kind = jnp.finfo(value.dtype)
+    return jax.lax.reduce_precision(value, kind.nexp, kind.nmant)
 
 
 def _difference(new: Array, old: Array) -> Array:

@@ -395,6 +395,11 @@ BAD = {
         ValueError,
         "batch: its index is None; SAGA must know",
     ),
+    "sweeps": (
+        lambda: run(KERNELS["saga"], stream="symmetric"),
+        ValueError,
+        'stream: got "symmetric" with .* Allowed: "with_replacement"',
+    ),
     "one batch twice": (
         lambda: sgmcmc.langevin(
             TARGET, 0.1, word="BAOAB", reuse_gradient=False, gradient=gradients.saga()
