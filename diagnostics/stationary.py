@@ -57,7 +57,7 @@ class StationaryLaw(NamedTuple):
 
 
 def stationary_law(
-    kernel: Any, position: PyTree, batches: Sequence[Any] | None = None
+    kernel: Any, position: PyTree, batches: Sequence[Any] | None = None, data: PyTree = None
 ) -> StationaryLaw:
     """Prove your own integrator in one call: the exact law of its draws on a Gaussian target.
 
@@ -74,6 +74,8 @@ def stationary_law(
             batch with all data for a full gradient, or all minibatches for the law under
             sampling with replacement. Kernels with `batches_per_step` = L > 1 take batches
             with a leading axis L. None (default): a target without data.
+        data: all data, for gradient estimators that begin with a pass over them, as
+            `gradients.control_variate` does; default: those of the first batch.
 
     Returns:
         A `StationaryLaw`. Its `covariance` is that of the target where the kernel is exact.
@@ -99,8 +101,8 @@ def stationary_law(
         raise ValueError("batches: got an empty list; expected at least one batch")
     trees.require_floating(position, "position")
     with _double_precision():
-        kernel, position, batches = _widen((kernel, position, list(batches)))
-        state = _template(kernel, position, batches[0])
+        kernel, position, batches, data = _widen((kernel, position, list(batches), data))
+        state = _template(kernel, position, batches[0], data)
         maps = [_affine(kernel, state, batch) for batch in batches]
         momenta = trees.size(state.momentum)
     return _law(maps, trees.size(position), momenta)
@@ -222,9 +224,10 @@ def _moving(state: State) -> tuple[PyTree, PyTree, PyTree]:
     return state.position, state.momentum, state.extra
 
 
-def _template(kernel: Any, position: PyTree, batch: Any) -> State:
+def _template(kernel: Any, position: PyTree, batch: Any, data: PyTree) -> State:
     """A first state, of floats: what a word carries as random bits is replaced by normals."""
-    state = kernel.init(position, jax.random.key(0), getattr(batch, "data", batch))
+    data = getattr(batch, "data", batch) if data is None else data
+    state = kernel.init(position, jax.random.key(0), data)
     if all(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(state.extra)):
         return state
     noise = jnp.zeros((kernel.plan.num_normals, trees.size(position)))

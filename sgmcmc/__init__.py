@@ -18,6 +18,7 @@ from sgmcmc.kernels import (
     sgld,
     ubu,
 )
+from sgmcmc.modes import find_mode
 from sgmcmc.posterior import Posterior
 from sgmcmc.preconditioned import psgld
 from sgmcmc.run import NonFiniteError, Run
@@ -40,6 +41,7 @@ __all__ = [
     "clocks",
     "convert",
     "euler_maruyama",
+    "find_mode",
     "from_blackjax",
     "gradients",
     "langevin",

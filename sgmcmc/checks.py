@@ -127,6 +127,13 @@ def data_and_stream(
             )
         return data, streams.full(), data_size
     streams.check_batch_size(batch_size, data_size, chosen)
+    remembers = getattr(getattr(kernel, "gradient", None), "needs_fresh_batches", False)
+    if remembers and chosen.name in ("reshuffled", "symmetric", "cyclic"):
+        raise ValueError(
+            f'stream: got "{chosen.name}" with a gradient estimator that remembers the examples '
+            "it has seen; where a sweep leaves some for later this biases every step. Allowed: "
+            '"with_replacement"'
+        )
     if chosen.name == "full" and batch_size != data_size:
         raise ValueError(
             f'batch_size: got {batch_size}; allowed with stream="full": None or {data_size}'

@@ -29,7 +29,7 @@ def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
         "friction": numbers["friction"],
         "temperature": numbers["temperature"],
         "metric": type(getattr(kernel, "metric", None)).__name__.lower(),
-        "gradient": type(getattr(kernel, "gradient", None)).__name__.lower(),
+        "gradient": _estimator(kernel),
         "noise": getattr(kernel, "noise", None),
         "order": kernel.order,
         "gradient_evaluations_per_step": float(kernel.gradient_evaluations),
@@ -79,6 +79,7 @@ def fingerprint(kernel: Any) -> str:
     digest.update(repr(_choices(kernel)).encode())
     plan = getattr(kernel, "plan", None)
     digest.update(repr((getattr(kernel, "name", ""), getattr(kernel, "noise", ""), plan)).encode())
+    digest.update(repr((_estimator(kernel), getattr(kernel, "refresh_every", None))).encode())
     return digest.hexdigest()
 
 
@@ -92,6 +93,11 @@ def _choices(module: Any) -> list[Any]:
         elif isinstance(value, str | bool | int | None):
             made.append((field.name, value))
     return made
+
+
+def _estimator(kernel: Any) -> str:
+    gradient = getattr(kernel, "gradient", None)
+    return getattr(gradient, "name", type(gradient).__name__.lower())
 
 
 def _rate(rate: Any) -> float | str | None:

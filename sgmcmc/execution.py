@@ -226,14 +226,23 @@ def _finish(
         versions=describe.versions(),
         stopped=stopped,
         num_steps=after.counter,
-        gradient_evaluations=float(
-            inputs.kernel.gradient_evaluations * after.counter * settings.num_chains
-        ),
+        gradient_evaluations=_gradient_evaluations(after),
         compile_time=before.compile_time + times.compile,
         burnin_time=before.burnin_time + times.burnin,
         wall_time=before.wall_time + times.draws,
         continuation=None if lost else after,
     )
+
+
+def _gradient_evaluations(after: Continuation) -> float:
+    """Minibatch gradients of all chains' steps; a refresh from all data counts as N/n of them."""
+    kernel, program = after.inputs.kernel, after.inputs.program
+    count = kernel.gradient_evaluations * after.counter
+    every = getattr(kernel, "refresh_every", None)
+    if every is not None:
+        refreshes = max(0, after.counter - 1) // every
+        count += refreshes * program.data_size / program.batch_size
+    return float(count * after.settings.num_chains)
 
 
 class _Before(NamedTuple):

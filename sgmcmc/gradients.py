@@ -1,20 +1,38 @@
 """Gradient estimators: unbiased, stateful, unaware of integrators.
 
+    minibatch         g = ∇U₀(x) + (N/n) Σ_B v_i(x),         v_i = −λ ∇ log p(y_i | x_i, θ)
+    full              g = ∇U(x)
+    control_variate   g = ∇U₀(x) + Σ_all v_i(x*) + (N/n) Σ_B (v_i(x) − v_i(x*)),  x* a fixed mode
+    svrg              the same, x* a snapshot of the chain's own, refreshed every m steps
+    saga              g = ∇U₀(x) + Σ_all τ_i + (N/n) Σ_B (v_i(x) − τ_i),  then τ_i ← v_i(x) in B
+
+U₀ is the part without data. With a_i = v_i, v_i(x) − v_i(x*) or v_i(x) − τ_i and
+S² = (1/N) Σ (a_i − ā)², the variance of g is (N²/n) S² for batches drawn with replacement and
+(N²/n) S² (N−n)/(N−1) without.
+
 An estimator is called as `estimator(posterior, position, batch, state)` and returns the
-potential, its gradient and its own next state. `needs_full_batch` tells the loop to hand
-it all data every step.
+plain estimate of U, its gradient and its own next state, which `init` begins. It may say
+
+    needs_full_batch      the loop hands it all data every step (default False);
+    refresh_every         the loop calls its `refresh(posterior, position, state, data)` before
+                          each step > 0 that is a multiple of it (default None: never);
+    evaluations           minibatch gradients that one call costs (default 1);
+    needs_fresh_batches   every call must see a batch that is independent of all before it:
+                          no reuse within a step, and no sweeps (default False).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from sgmcmc import trees
+from sgmcmc.anchored import BLOCK_SIZE, SVRG, ControlVariate
 from sgmcmc.posterior import Posterior, leading_axis
+from sgmcmc.saga import SAGA
 from sgmcmc.types import Array, Batch, PyTree
 
 
@@ -95,6 +113,81 @@ def full(block_size: int | None = None) -> Full:
     if block_size is not None and block_size < 1:
         raise ValueError(f"block_size: got {block_size}; expected an integer ≥ 1 or None")
     return Full(block_size)
+
+
+def control_variate(mode: PyTree, *, block_size: int = BLOCK_SIZE) -> ControlVariate:
+    """Control variates about a fixed point x* (Baker, Fearnhead, Fox and Nemeth 2019).
+
+        g = ∇U₀(x) + Σ_all v_i(x*) + (N/n) Σ_B (v_i(x) − v_i(x*)),     arXiv 1706.05439
+
+    Unbiased about any x*; where the posterior is narrow around it, the noise of a batch is
+    that of the small differences. Costs two minibatch gradients a step, one pass over the
+    data at the start for all chains together, and two copies of the parameters.
+
+    Args:
+        mode: x*, a pytree like the parameters; `sgmcmc.find_mode` finds one.
+        block_size: examples evaluated at a time in the pass over the data.
+
+    Raises:
+        TypeError, ValueError: `mode` is no pytree of floating arrays, or, once the parameters
+            are known, is not of their structure (the leaf is named); `data` is missing.
+    """
+    trees.require_floating(mode, "mode")
+    _at_least_one(block_size, "block_size")
+    return ControlVariate(jax.tree.map(jnp.asarray, mode), block_size)
+
+
+def svrg(refresh_every: int, *, block_size: int = BLOCK_SIZE) -> SVRG:
+    """SVRG-LD (Dubey, Reddi, Póczos, Smola, Xing and Williamson 2016): control variates
+    about a snapshot of each chain, taken anew every `refresh_every` steps.
+
+    Costs two minibatch gradients a step, one pass over the data of each chain at the start
+    and at each refresh, and two copies of the parameters. No mode is needed, and many
+    modes do no harm. Usual values of `refresh_every` are one or two epochs.
+
+    Args:
+        refresh_every: m ≥ 1, steps between two snapshots.
+        block_size: examples evaluated at a time in a pass over the data.
+
+    Raises:
+        TypeError, ValueError: `refresh_every` is no integer ≥ 1; later, `data` is missing.
+    """
+    _at_least_one(refresh_every, "refresh_every")
+    _at_least_one(block_size, "block_size")
+    return SVRG(int(refresh_every), block_size)
+
+
+def saga(*, memory_limit: int = 2**30, block_size: int = 256) -> SAGA:
+    """SAGA-LD (Dubey et al. 2016): each example's gradient as it was at its last visit.
+
+        g = ∇U₀(x) + Σ_all τ_i + (N/n) Σ_B (v_i(x) − τ_i),     then τ_i ← v_i(x) for i in B
+
+    One gradient a step, example by example; one pass over the data of each chain at the
+    start; and for each chain a table of N × d numbers, d the number of parameters.
+
+    Unbiased given the past where each batch is drawn from all examples alike, and so only
+    with `stream="with_replacement"`, on which `sample` insists: in a sweep the examples
+    still to come are those with the oldest entries, and the chain cools by O(h).
+
+    Args:
+        memory_limit: bytes that the table of one chain may take; default 1 GiB.
+        block_size: examples evaluated at a time in the first pass.
+
+    Raises:
+        ValueError: an argument is below 1; later, `data` is missing, batches come in sweeps,
+            or a batch comes without its index, as under `stream="full"`.
+        MemoryError: the table would take more than `memory_limit`.
+    """
+    _at_least_one(memory_limit, "memory_limit")
+    _at_least_one(block_size, "block_size")
+    return SAGA(int(memory_limit), block_size)
+
+
+def _at_least_one(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: got {value!r}; expected an integer ≥ 1")
+    if value < 1:
+        raise ValueError(f"{name}: got {value}; allowed: an integer ≥ 1")
 
 
 def _negative_log_density(

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import checks, streams, trees
+from sgmcmc.loop import plain, refreshed
 from sgmcmc.posterior import leading_axis
 from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State
 
@@ -71,7 +72,8 @@ def bind(kernel: Any, data: PyTree, batch_size: int | None, stream: Any) -> Any:
                 )
             rows = chosen.rows(order, bound.stream_key, counter, *sizes)
             batch = streams.gather(chosen, rows, data)
-        state, info = kernel.step(rng_key, bound.state, batch)
+        state = refreshed(kernel, counter, bound.state, data, plain)
+        state, info = kernel.step(rng_key, state, batch)
         return BoundState(info.position, state, counter + 1, bound.stream_key, order), info
 
     try:

@@ -7,7 +7,8 @@ All share their arguments:
     friction: γ ≥ 0 in 1/time, underdamped kernels only; a float or a schedule. Default 1.
     temperature: T ≥ 0, a float or a schedule; 1 (default) samples the posterior, 0 optimises.
     metric: `metrics.identity()` (default), `diagonal(scale)` or `dense(covariance)`.
-    gradient: `gradients.minibatch()` (default) or `full()`.
+    gradient: `gradients.minibatch()` (default), `full()`, `control_variate(mode)`,
+        `svrg(refresh_every)` or `saga()`.
     noise: "gaussian" (default: the numbers of `jax.random.normal`) or "fast" (moments of a
         normal through order 5, bounded by 2.74; keeps weak order 2 and costs less).
 

@@ -121,7 +121,7 @@ def _advance_in_turn(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, R
 
     def one(args: tuple[Keys, Carry]) -> tuple[Carry, Recorded]:
         keys, chain = args
-        return _advance(inputs._replace(keys=keys), span, chain, _plain)
+        return _advance(inputs._replace(keys=keys), span, chain, plain)
 
     return jax.lax.map(one, (inputs.keys, carry))
 
@@ -132,7 +132,7 @@ def _advance_group(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Rec
     return carry, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), recorded)
 
 
-def _plain(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
+def plain(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
     """Stands in for `jax.vmap` where there is a single chain and no chain axis."""
     return function
 
@@ -144,6 +144,7 @@ def _advance(
     program, kernel, keys = inputs.program, inputs.kernel, inputs.keys
 
     def step(t: Array, state: State, order: Array) -> tuple[State, Array, Info]:
+        state = refreshed(kernel, t, state, inputs.data, over_chains)
         order, batch, batch_axis = _next_batch(inputs, t, order, over_chains)
 
         def one(key: Key, state: State, batch: Any) -> tuple[State, Info]:
@@ -201,6 +202,20 @@ class _Loop(NamedTuple):
     failed: Array
 
 
+def refreshed(
+    kernel: Any, t: Array, state: State, data: PyTree, over_chains: Callable[..., Any]
+) -> State:
+    """`state` before step t, with what the kernel recomputes from all data every so often.
+
+    The first state has it from `init`.
+    """
+    every = getattr(kernel, "refresh_every", None)
+    if every is None:
+        return state
+    refresh = over_chains(lambda state: kernel.refresh(state, data))
+    return jax.lax.cond((t > 0) & (t % every == 0), refresh, lambda state: state, state)
+
+
 def _first_failure(failed: Array, t: Array, finite: Array) -> Array:
     return jnp.where((failed < 0) & ~finite, t, failed)
 
@@ -235,7 +250,7 @@ def _next_batch(
         batches.append(over_chains(pick)(order, inputs.keys.stream))
     if len(batches) == 1:
         return order, batches[0], 0
-    axis = 0 if over_chains is _plain else 1
+    axis = 0 if over_chains is plain else 1
     return order, jax.tree.map(lambda *parts: jnp.stack(parts, axis), *batches), 0
 
 

@@ -117,13 +117,26 @@ class Posterior(eqx.Module):
         Raises:
             ValueError: a batch is missing, or `log_likelihood` returns another shape than (n,).
         """
-        energy = -_scalar(self.log_prior(params), "log_prior")
-        if self.log_likelihood is not None:
-            total, count = self._log_likelihood_sum(params, batch)
-            assert self.data_size is not None
-            factor = self.likelihood_power.astype(total.dtype) * (self.data_size / count)
-            energy = energy - factor * total
-        return energy + self._pull(params)
+        energy = self.prior_potential(params)
+        if self.log_likelihood is None:
+            return energy
+        return energy + self.data_potential(params, batch)
+
+    def prior_potential(self, params: PyTree) -> Array:
+        """U₀(θ), the part of U without data: −log p(θ), and the pull of a localised posterior."""
+        return self._pull(params) - _scalar(self.log_prior(params), "log_prior")
+
+    def data_potential(self, params: PyTree, batch: Batch | PyTree) -> Array:
+        """U − U₀ estimated from `batch`: −λ (N/n) Σ_{i in batch} log p(y_i | x_i, θ)."""
+        total, count = self._log_likelihood_sum(params, batch)
+        assert self.data_size is not None
+        factor = self.likelihood_power.astype(total.dtype) * (self.data_size / count)
+        return -factor * total
+
+    def example_potentials(self, params: PyTree, data: PyTree) -> Array:
+        """−λ log p(y_i | x_i, θ) of each example: (n,). Over all data they sum to U − U₀."""
+        values = _widened(self._log_likelihoods(params, data))
+        return -self.likelihood_power.astype(values.dtype) * values
 
     def potential_and_gradient(
         self, params: PyTree, batch: Batch | PyTree = None

@@ -60,8 +60,11 @@ class SplittingKernel(eqx.Module):
 
     @property
     def gradient_evaluations(self) -> float:
-        """Gradients of one minibatch (or of all data, under `full`) that a step costs."""
-        return float(self.plan.gradient_evaluations)
+        """Gradients of one minibatch (or of all data, under `full`) that a step costs.
+
+        What `refresh` costs is not in it.
+        """
+        return float(self.plan.gradient_evaluations * getattr(self.gradient, "evaluations", 1))
 
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
         """The first state. Underdamped kernels draw r ~ N(0, T).
@@ -146,8 +149,11 @@ class SplittingKernel(eqx.Module):
         return self.drive(self.draw(rng_key, state), state, batch)
 
     def refresh(self, state: State, data: PyTree) -> State:
-        """Nothing to recompute here: `state` itself."""
-        return state
+        """Recompute what the gradient estimator keeps of all data, at the state's position."""
+        if self.refresh_every is None:
+            return state
+        estimator = self.gradient.refresh(self.posterior, state.position, state.estimator, data)  # type: ignore[attr-defined]
+        return state._replace(estimator=estimator)
 
     def bind(
         self, data: PyTree = None, batch_size: int | None = None, stream: Any = "reshuffled"
@@ -247,6 +253,14 @@ def build(
             f"batches_per_step: got {batches_per_step}; allowed: 1, or one for each of "
             f"the {plan.gradient_evaluations} gradients of a step"
         )
+    alone = batches_per_step == plan.gradient_evaluations
+    if getattr(gradient, "needs_fresh_batches", False) and not alone:
+        raise ValueError(
+            f"batches_per_step: got {batches_per_step} for {plan.gradient_evaluations} gradients "
+            f"a step; this gradient estimator remembers a batch once it has seen it and is "
+            f"biased when it sees it again; allowed: {plan.gradient_evaluations}, or "
+            "reuse_gradient=True"
+        )
     return SplittingKernel(
         posterior=posterior,
         clock=as_clock(step_size),
@@ -259,7 +273,7 @@ def build(
         plan=plan,
         order=plan.order if order is None else order,
         batches_per_step=batches_per_step,
-        refresh_every=None,
+        refresh_every=getattr(gradient, "refresh_every", None),
     )
 
 

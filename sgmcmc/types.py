@@ -111,5 +111,9 @@ class Kernel(Protocol):
         ...
 
     def refresh(self, state: State, data: PyTree) -> State:
-        """Recompute what depends on all data (a snapshot's gradient); outside the chains' vmap."""
+        """Recompute what depends on all data (a snapshot's gradient).
+
+        The loop calls it before step t wherever t > 0 is a multiple of `refresh_every`, under
+        a `cond` outside the chains' vmap; what step 0 needs is made by `init`.
+        """
         ...
