@@ -5,6 +5,7 @@ from typing import Any
 from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
+from sgmcmc.integrators import babo, bub, quicsort, should, sort, symplectic_euler
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import (
     aboba,
@@ -33,7 +34,9 @@ __all__ = [
     "State",
     "__version__",
     "aboba",
+    "babo",
     "baoab",
+    "bub",
     "clocks",
     "convert",
     "euler_maruyama",
@@ -44,11 +47,15 @@ __all__ = [
     "load",
     "metrics",
     "obabo",
+    "quicsort",
     "reducers",
     "sample",
     "sghmc",
     "sgld",
+    "should",
+    "sort",
     "streams",
+    "symplectic_euler",
     "ubu",
     "use_cpu_devices",
 ]
