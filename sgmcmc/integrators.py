@@ -187,7 +187,7 @@ def quicsort(
     gradient: Estimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
-    """QUICSORT (Scott, O'Kane, Jelinčič and Foster 2025, arXiv 2508.16485), two gradients a step.
+    """QUICSORT (2025, arXiv 2508.16485), two gradients a step.
 
     Gradients at the two Gauss nodes of the step, none at its ends. Order 3, weakly and strongly,
     with full gradients; on Gaussians ⟨x²⟩ is off by O(h³), stable to h √k < 3.40 at γ = 1. Three
