@@ -157,10 +157,10 @@ def should(
 ) -> SplittingKernel:
     """ShOULD (Foster, Lyons and Oberhauser 2021, arXiv 2101.03446), two gradients a step.
 
-    SORT with the noise of the linear part exact, so that a free particle is exact at any γh.
-    Order 3, weakly and strongly, with full gradients; on Gaussians ⟨x²⟩ is off by O(h⁴), stable
-    to h √k < 4.33 at γ = 1. Recorded where its step begins, as SORT is. Three normals a
-    coordinate. `noise="fast"` keeps covariances, but not order 3: `order` is then 2.
+    SORT with its noise entering as the exact flow's best guess from W, H and K. Order 3, weakly
+    and strongly, with full gradients; on Gaussians ⟨x²⟩ is off by O(h⁴), stable to h √k < 4.33 at
+    γ = 1. Recorded where its step begins, as SORT is. Three normals a coordinate.
+    `noise="fast"` keeps covariances, but not order 3: `order` is then 2.
 
     Arguments: see `sgmcmc.kernels`.
     """

@@ -119,7 +119,7 @@ class Sort(ShiftedOde):
 
 
 class Should(Sort):
-    """The scheme ShOULD: the noise of the linear part enters exactly."""
+    """The scheme ShOULD: noise enters as the linear flow's regression on W, H and K."""
 
     def _whole(
         self, flow: _Flow, momentum: PyTree, first: PyTree, second: PyTree, bridge: _Noise

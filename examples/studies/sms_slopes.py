@@ -215,7 +215,9 @@ def draw(results: dict[str, dict], path: Path) -> None:
                 axis.loglog(STEPS, np.abs(result["variance_bias"]), label=word, **marks)
         for order in (1, 2):
             axis.loglog(STEPS, 0.3 * np.array(STEPS) ** order, "k:", linewidth=0.8)
-        axis.set(title=stream, xlabel="h", ylim=(1e-8, 1))
+        axis.set(title=stream, xlabel="h (dotted: orders 1 and 2)", ylim=(1e-8, 1))
+        axis.set_xticks(STEPS, [f"{h:g}" for h in STEPS], fontsize=7)
+        axis.set_xticks([], minor=True)
     axes[0].set_ylabel("|bias of the variance|")
     handles = {label: h for a in axes for h, label in zip(*a.get_legend_handles_labels())}  # noqa: B905
     figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
