@@ -33,8 +33,8 @@ def increments():
     """{level: noise of `motion` over each half step of h = 2^-level, [half step, path, 5]}."""
     t = 2.0 ** -(FINEST + 1)
     rng = np.random.default_rng(0)
-    # Each in its own unit, for they are of size t^.5 to t^2.5. Of rank three to rounding, which
-    # leaves eigenvalues a little below 0.
+    # Each in its own unit, for they are of size t^.5 to t^2.5; nearly dependent, which rounding
+    # may turn into eigenvalues a little below 0.
     unit = t ** np.array([1.5, 0.5, 0.5, 1.5, 2.5])
     values, vectors = np.linalg.eigh(motion(t)[1] / np.outer(unit, unit))
     factor = unit[:, None] * vectors * np.sqrt(np.maximum(values, 0))
@@ -89,7 +89,6 @@ def _run(kernel, state, noise):
     return jax.lax.scan(lambda s, n: (kernel.drive(n, s, None)[0], None), state, noise)[0].position
 
 
-# Where errors fall below those of the reference there is nothing to see.
 @pytest.mark.parametrize(
     ("name", "order", "coarse", "printed"),
     [("euler_maruyama", 1, 4, 6.6e-2), ("BAOAB", 1, 2, 7.9e-2), ("UBU", 2, 2, 9.3e-3),

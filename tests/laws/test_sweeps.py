@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +31,7 @@ study = load_study()
 ROWS = {row.name: row for row in study.rows()}
 
 
-def check_row(row, epochs=None):
-    """Figures and slope of a row, under its stream or under the epochs given."""
+def check_row(row):
     pairs = [study.bias(row.word, row.stream, h) for h in study.STEPS]
     variance = [v for v, _ in pairs]
     assert study.missed(row, variance, pairs[1][1], study.order(row, variance)) == []
@@ -75,7 +75,7 @@ def test_cyclic_law_is_that_of_a_run():
     kernel = sgmcmc.sgld(posterior, 0.3, temperature=0.0)
     law = stationary_law(kernel, jnp.zeros(1), batches, epochs=sweeps("cyclic", 2))
     state, seen = kernel.init(jnp.zeros(1), jax.random.key(0)), []
-    step = jax.jit(kernel.drive)
+    step = eqx.filter_jit(kernel.drive)
     for t in range(200):
         state, info = step(jnp.zeros((1, 1)), state, batches[t % 2])
         seen.append(float(info.position[0]))
