@@ -65,8 +65,8 @@ def stationary_moments(maps: Sequence[Affine], epochs: Sequence[Sequence[int]]) 
         )
     # The mean at an epoch's start, and from here on the maps about it: large means cost no digits.
     origin, nothing = np.zeros(size), np.zeros((size, size))
-    ends = [_end(maps, epoch, origin, nothing)[0] for epoch in epochs]
-    start = np.linalg.solve(np.eye(size) - np.mean(products, axis=0), np.mean(ends, axis=0))
+    shifts = [_end(maps, epoch, origin, nothing)[0] for epoch in epochs]
+    start = np.linalg.solve(np.eye(size) - np.mean(products, axis=0), np.mean(shifts, axis=0))
     centred = [m._replace(c=m.a @ start + m.c - start) for m in maps]
     ends = [_end(centred, epoch, origin, nothing) for epoch in epochs]
     source = np.mean([spread + np.outer(mean, mean) for mean, spread in ends], axis=0)

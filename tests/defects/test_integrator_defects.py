@@ -1,4 +1,4 @@
-"""Defects of streams and third-order schemes: each must fail the check that the right one passes."""
+"""Defects of sweeps and of third-order schemes: each must fail the check of the right one."""
 
 import jax
 import jax.numpy as jnp
