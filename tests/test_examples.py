@@ -1,4 +1,4 @@
-"""Notebooks, studies and the demo run, in a small version; what they claim is checked by `make demo`."""
+"""Notebooks, studies and the demo, in a small version; `make demo` checks what they claim."""
 
 import os
 import subprocess
