@@ -3,6 +3,7 @@
 Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable record.
 """
 
+from sgmcmc.diagnostics.affine_chains import sweeps
 from sgmcmc.diagnostics.classification import Classification, classification_scores
 from sgmcmc.diagnostics.predictive import predictive
 from sgmcmc.diagnostics.regression import Regression, regression_scores
@@ -21,4 +22,5 @@ __all__ = [
     "stationary_law",
     "statistics",
     "summary",
+    "sweeps",
 ]

@@ -2,14 +2,10 @@
 
 With a gradient linear in θ, one step is affine in the state z and in its standard normals ξ,
 
-    z' = A_i z + B_i ξ + b_i,        recorded: w = C_i z + D_i ξ + e_i,
+    z' = A_i z + B_i ξ + c_i,        recorded: w = C_i z + D_i ξ + e_i,
 
-i the step's minibatch, drawn independently and uniformly from a list. Then
-
-    mean m = (I − E A)⁻¹ E b,
-    covariance S: vec S = (I − E[A ⊗ A])⁻¹ vec E[B Bᵀ + a aᵀ],   a_i = (A_i − I) m + b_i,
-
-and the recorded moments follow from C, D and e.
+i the step's minibatch. Here the maps are read off `kernel.drive`; `affine_chains` makes of
+them the law, for batches drawn anew every step and for epochs of them alike.
 """
 
 from __future__ import annotations
@@ -23,11 +19,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from sgmcmc import trees
+from sgmcmc.diagnostics.affine_chains import Affine, stationary_moments
 from sgmcmc.types import Array, PyTree, State
 
 # Enough room for rounding in float64, none for arithmetic in float32.
@@ -44,8 +40,8 @@ class StationaryLaw(NamedTuple):
             is p itself under the identity metric; (0,) for overdamped kernels.
         momentum_covariance: (d, d) its covariance, T I where the kernel is exact.
         cross_covariance: (d, d) Cov(position, momentum), 0 where the kernel is exact.
-        spectral_radius: of the map of second moments, below 1; they settle as its kth power
-            after k steps.
+        spectral_radius: of the map of second moments, a step, below 1; they settle as its kth
+            power after k steps.
     """
 
     mean: np.ndarray
@@ -57,7 +53,12 @@ class StationaryLaw(NamedTuple):
 
 
 def stationary_law(
-    kernel: Any, position: PyTree, batches: Sequence[Any] | None = None, data: PyTree = None
+    kernel: Any,
+    position: PyTree,
+    batches: Sequence[Any] | None = None,
+    *,
+    data: PyTree = None,
+    epochs: Sequence[Sequence[int]] | None = None,
 ) -> StationaryLaw:
     """Prove your own integrator in one call: the exact law of its draws on a Gaussian target.
 
@@ -70,9 +71,8 @@ def stationary_law(
             (kernel.plan.num_normals, d).
         position: pytree of floating arrays, of the shape of the parameters; where in space
             does not matter.
-        batches: what a step may be given, each equally likely and drawn anew every step: one
-            batch with all data for a full gradient, or all minibatches for the law under
-            sampling with replacement. Kernels with `batches_per_step` = L > 1 take batches
+        batches: what a step may be given: one batch with all data for a full gradient, or all
+            minibatches. Kernels with `batches_per_step` = L > 1 take batches
             with a leading axis L. None (default): a target without data.
         data: all data, for gradient estimators that begin with a pass over them, as
             `gradients.control_variate` does; default: those of the first batch.
@@ -85,7 +85,8 @@ def stationary_law(
         ValueError: the step is not affine in state and noise (the target is not Gaussian, the
             numbers change with the step index, or the code rounds to float32); there is no
             stationary law (the spectral radius is 1 or more: the step size is beyond the
-            limit of stability, or the friction is 0); `batches` is empty.
+            limit of stability, or the friction is 0); `batches` is empty; `epochs` is empty, of
+            several lengths, or names a batch that is not there.
         TypeError: `position` is not floating.
 
     Example:
@@ -99,75 +100,43 @@ def stationary_law(
         batches = [None]
     if not len(batches):
         raise ValueError("batches: got an empty list; expected at least one batch")
+    if epochs is None:
+        epochs = [(i,) for i in range(len(batches))]
+    _check_epochs(epochs, len(batches))
     trees.require_floating(position, "position")
     with _double_precision():
         kernel, position, batches, data = _widen((kernel, position, list(batches), data))
         state = _template(kernel, position, batches[0], data)
         maps = [_affine(kernel, state, batch) for batch in batches]
         momenta = trees.size(state.momentum)
-    return _law(maps, trees.size(position), momenta)
-
-
-class _Affine(NamedTuple):
-    """z' = a z + b ξ + c and the recorded w = record_a z + record_b ξ + record_c."""
-
-    a: np.ndarray
-    b: np.ndarray
-    c: np.ndarray
-    record_a: np.ndarray
-    record_b: np.ndarray
-    record_c: np.ndarray
-
-
-def _law(maps: list[_Affine], d: int, momenta: int) -> StationaryLaw:
-    size = len(maps[0].c)
-    identity = np.eye(size)
-    if len(maps) == 1:
-        # The eigenvalues of A ⊗ A are the products of those of A.
-        radius = float(np.max(np.abs(np.linalg.eigvals(maps[0].a)))) ** 2
-    else:
-        second = np.mean([np.kron(m.a, m.a) for m in maps], axis=0)
-        radius = float(np.max(np.abs(np.linalg.eigvals(second))))
-    if not radius < 1 - 1e-12:
-        raise ValueError(
-            f"kernel: no stationary law; second moments grow by {radius:.6g} a step. "
-            "The step size is beyond the limit of stability, or the friction is 0"
-        )
-    mean = np.linalg.solve(
-        identity - np.mean([m.a for m in maps], axis=0), np.mean([m.c for m in maps], axis=0)
-    )
-    shifts = [m.a @ mean + m.c - mean for m in maps]
-    source = np.mean(
-        [m.b @ m.b.T + np.outer(s, s) for m, s in zip(maps, shifts, strict=True)], axis=0
-    )
-    if len(maps) == 1:
-        covariance = scipy.linalg.solve_discrete_lyapunov(maps[0].a, source)
-    else:
-        flat = np.linalg.solve(np.eye(size * size) - second, source.ravel())
-        covariance = flat.reshape(size, size)
-    recorded = [m.record_a @ mean + m.record_c for m in maps]
-    record_mean = np.mean(recorded, axis=0)
-    record = np.mean(
-        [
-            m.record_a @ covariance @ m.record_a.T
-            + m.record_b @ m.record_b.T
-            + np.outer(r - record_mean, r - record_mean)
-            for m, r in zip(maps, recorded, strict=True)
-        ],
-        axis=0,
-    )
-    record = (record + record.T) / 2
+    mean, covariance, radius = stationary_moments(maps, epochs)
+    d = trees.size(position)
     return StationaryLaw(
-        mean=record_mean[:d],
-        covariance=record[:d, :d],
-        momentum_mean=record_mean[d:],
-        momentum_covariance=record[d:, d:],
-        cross_covariance=record[:d, d : d + momenta],
+        mean=mean[:d],
+        covariance=covariance[:d, :d],
+        momentum_mean=mean[d:],
+        momentum_covariance=covariance[d:, d:],
+        cross_covariance=covariance[:d, d : d + momenta],
         spectral_radius=radius,
     )
 
 
-def _affine(kernel: Any, state: State, batch: Any) -> _Affine:
+def _check_epochs(epochs: Sequence[Sequence[int]], num_batches: int) -> None:
+    lengths = {len(epoch) for epoch in epochs}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            f"epochs: got {len(epochs)} of lengths {sorted(lengths)}; "
+            "expected at least one, all of one length ≥ 1"
+        )
+    odd = [i for epoch in epochs for i in epoch if i not in range(num_batches)]
+    if odd:
+        raise ValueError(
+            f"epochs: got the index {odd[0]}; allowed: 0 to {num_batches - 1}, "
+            f"for there are {num_batches} batches"
+        )
+
+
+def _affine(kernel: Any, state: State, batch: Any) -> Affine:
     """The step's affine map, checked at other points and at a later step."""
     flat, _ = ravel_pytree(_moving(state))
     size, normals = len(flat), kernel.plan.num_normals * trees.size(state.position)
@@ -194,7 +163,7 @@ def _affine(kernel: Any, state: State, batch: Any) -> _Affine:
             )
     left, right = jacobian[:, :size], jacobian[:, size:]
     a, b, c = left[:size], right[:size], offset[:size]
-    return _Affine(a, b, c, left[size:], right[size:], offset[size:])
+    return Affine(a, b, c, left[size:], right[size:], offset[size:])
 
 
 @eqx.filter_jit

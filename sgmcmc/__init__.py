@@ -6,6 +6,7 @@ from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
+from sgmcmc.integrators import babo, bub, quicsort, should, sort, symplectic_euler
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import (
     aboba,
@@ -37,7 +38,9 @@ __all__ = [
     "State",
     "__version__",
     "aboba",
+    "babo",
     "baoab",
+    "bub",
     "clocks",
     "convert",
     "euler_maruyama",
@@ -50,13 +53,17 @@ __all__ = [
     "metrics",
     "obabo",
     "psgld",
+    "quicsort",
     "reducers",
     "running_variance",
     "sample",
     "sghmc",
     "sgld",
     "sgnht",
+    "should",
+    "sort",
     "streams",
+    "symplectic_euler",
     "ubu",
     "use_cpu_devices",
 ]

@@ -19,7 +19,7 @@ from sgmcmc.types import Array, Batch, Info, Key, PyTree, State
 from sgmcmc.words import Plan
 
 
-class _Pace(NamedTuple):
+class Pace(NamedTuple):
     """The numbers of one step, read once for all its letters."""
 
     dt: Array
@@ -122,12 +122,7 @@ class SplittingKernel(eqx.Module):
 
     def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
         """Where the word ends, which is recorded, and where the step ends, which is kept."""
-        dt, _, _ = self.clock.tick(state.clock)
-        count = state.clock.count
-        friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)
-        pace = _Pace(dt, friction, self.temperature(count))
-        zero = jnp.zeros((), trees.accumulator_dtype(state.position))
-        phase = Phase(state.position, state.momentum, (), zero, state.estimator, state.extra)
+        pace, phase = self._begin(state)
         end, gradients = phase, 0
         for step in self.plan.substeps:
             if step.letter == "G":
@@ -163,6 +158,15 @@ class SplittingKernel(eqx.Module):
 
         return bind(self, data, batch_size, stream)
 
+    def _begin(self, state: State) -> tuple[Pace, Phase]:
+        """The step's numbers, and the state as its sub-steps see it."""
+        dt, _, _ = self.clock.tick(state.clock)
+        count = state.clock.count
+        friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)
+        zero = jnp.zeros((), trees.accumulator_dtype(state.position))
+        phase = Phase(state.position, state.momentum, (), zero, state.estimator, state.extra)
+        return Pace(dt, friction, self.temperature(count)), phase
+
     def _batch(self, batch: Any, gradients: int) -> Any:
         if self.batches_per_step == 1:
             return batch
@@ -176,7 +180,7 @@ class SplittingKernel(eqx.Module):
         return phase._replace(energy=energy, gradient=gradient, estimator=estimator)
 
     def _apply(
-        self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: _Pace
+        self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: Pace
     ) -> Phase:
         def normals(which: int = 0) -> PyTree:
             return noises.to_tree(noise[row + which], phase.position)
@@ -230,8 +234,11 @@ def build(
     noise: str,
     order: int | None = None,
     batches_per_step: int = 1,
+    kind: type[SplittingKernel] = SplittingKernel,
 ) -> SplittingKernel:
     """A kernel from a plan, its arguments checked. `friction=None`: overdamped.
+
+    `kind` is the class that executes the plan.
 
     Raises:
         TypeError, ValueError: the argument is named, with what was given and what is allowed.
@@ -261,7 +268,7 @@ def build(
             f"biased when it sees it again; allowed: {plan.gradient_evaluations}, or "
             "reuse_gradient=True"
         )
-    return SplittingKernel(
+    return kind(
         posterior=posterior,
         clock=as_clock(step_size),
         friction=None if friction is None else as_rate(friction, "friction"),

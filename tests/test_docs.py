@@ -80,14 +80,16 @@ def test_docstring_examples(module):
 
 
 def test_every_sampler_is_in_the_tables():
+    import sgmcmc.integrators
     import sgmcmc.kernels
 
     names = [
         name
-        for name, value in vars(sgmcmc.kernels).items()
-        if callable(value) and value.__module__ == "sgmcmc.kernels" and not name.startswith("_")
+        for module in (sgmcmc.kernels, sgmcmc.integrators)
+        for name, value in vars(module).items()
+        if callable(value) and value.__module__ == module.__name__ and not name.startswith("_")
     ]
-    assert "sgld" in names
+    assert {"sgld", "quicsort"} <= set(names)
     readme = (ROOT / "README.md").read_text("utf-8")
     page = (ROOT / "docs" / "samplers.md").read_text("utf-8")
     for name in names:

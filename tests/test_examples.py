@@ -1,4 +1,4 @@
-"""Notebooks and the demo run, in a small version; what they claim is checked by `make demo`."""
+"""Notebooks, studies and the demo, in a small version; `make demo` checks what they claim."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+STUDIES = sorted((ROOT / "examples" / "studies").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
@@ -20,6 +21,20 @@ def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_study_runs_small(path, tmp_path):
+    """Every study runs small, reaches its figures, and leaves a record and a picture."""
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, str(path), "--small"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "results" / f"{path.stem}.json").exists()
+    assert (tmp_path / "results" / f"{path.stem}.png").exists()
 
 
 def test_demo_says_why_it_fails(tmp_path):
