@@ -161,7 +161,7 @@ def classification_scores(probabilities: Any, y: Any = None) -> Classification:
         TypeError: labels that are not integers.
         ValueError: other shapes, probabilities that are none, labels out of range.
 
-    Example:
+    Examples:
         >>> classification_scores([[0.9, 0.1], [0.4, 0.6]], [0, 0]).accuracy
         0.5
     """

@@ -47,7 +47,7 @@ def predictive(
         ValueError: predictions or y of another shape, labels out of range, or predictions
             that are not finite.
 
-    Example:
+    Examples:
         >>> class Run:
         ...     draws, weights = np.zeros((2, 10, 3)), np.ones((2, 10))
         >>> predictive(Run, lambda w, x: x * w, np.ones((4, 3)), [0, 1, 2, 0]).accuracy

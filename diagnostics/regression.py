@@ -124,7 +124,7 @@ def regression_scores(mean: Any, scale: Any, y: Any = None, weights: Any = None)
         ValueError: other shapes, scales not > 0, values not finite, or weights negative or
             all zero.
 
-    Example:
+    Examples:
         >>> round(regression_scores([0.0], 1.0, [0.0]).crps, 4)
         0.2337
     """

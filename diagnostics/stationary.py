@@ -89,7 +89,7 @@ def stationary_law(
             several lengths, or names a batch that is not there.
         TypeError: `position` is not floating.
 
-    Example:
+    Examples:
         >>> import numpy as np, sgmcmc, sgmcmc.models
         >>> target = sgmcmc.models.gaussian([0.0], 1.0).posterior()
         >>> law = stationary_law(sgmcmc.langevin(target, 0.2, word="OBABO"), np.zeros(1))

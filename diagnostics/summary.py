@@ -120,7 +120,7 @@ def summary(
         TypeError: `run` is neither a Run nor a DataTree.
         ValueError: an unknown name, `predict` without `x`, or fewer than four draws.
 
-    Example:
+    Examples:
         >>> class Run:
         ...     draws = np.random.default_rng(0).normal(size=(4, 500, 2))
         ...     weights = np.ones((4, 500))

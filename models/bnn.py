@@ -64,7 +64,7 @@ def mlp(
             for a categorical likelihood.
         TypeError: a size is not an integer; `prior` or `activation` is of another type.
 
-    Example:
+    Examples:
         >>> model = mlp((3, 16, 1), likelihood="gaussian", activation="tanh", noise_scale=0.1)
         >>> params = model.init(jax.random.key(0))
         >>> [layer["weight"].shape for layer in params]

@@ -47,7 +47,7 @@ def cnn(
             unknown activation, a prior scale not > 0.
         TypeError: a size is not an integer.
 
-    Example:
+    Examples:
         >>> model = cnn((8, 8), 10, channels=(4, 8))
         >>> params = model.init(jax.random.key(0))
         >>> model.predict(params, jnp.zeros((5, 8, 8))).shape

@@ -30,7 +30,7 @@ def gaussian(mean: Any, covariance: Any) -> Model:
         ValueError: a mean that is not (d,), or a covariance of another shape, not finite,
             not symmetric or not positive definite.
 
-    Example:
+    Examples:
         >>> model = gaussian([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]])
         >>> model.exact()[0].tolist()
         [0.0, 1.0]

@@ -46,7 +46,7 @@ def linear_regression(
         ValueError: a scale that is not a finite number > 0; `num_features` < 1; from `init`
             where `num_features` was not given.
 
-    Example:
+    Examples:
         >>> model = linear_regression(noise_scale=1.0, prior_scale=1.0, intercept=False)
         >>> mean, covariance = model.exact([[1.0]], [2.0])
         >>> mean.tolist(), covariance.tolist()

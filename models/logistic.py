@@ -38,7 +38,7 @@ def logistic_regression(
         ValueError: `prior_scale` not a finite number > 0, `num_classes` < 2,
             `num_features` < 1; from `init` where `num_features` was not given.
 
-    Example:
+    Examples:
         >>> model = logistic_regression(prior_scale=2.0)
         >>> model.predict(jnp.array([1.0, 0.0]), jnp.array([[3.0]])).tolist()
         [[0.0, 3.0]]

@@ -26,7 +26,7 @@ class Model(NamedTuple):
     equinox module whose numbers are leaves: models that differ in numbers alone share a
     trace. Plain module-level functions do as well.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from sgmcmc import models
         >>> model = models.mlp((4, 8, 3))

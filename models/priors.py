@@ -28,7 +28,7 @@ def normal(scale: float | Array = 1.0) -> Partial:
     Raises:
         ValueError: `scale` is not a finite number > 0.
 
-    Example:
+    Examples:
         >>> round(float(normal(1.0)({"w": jax.numpy.zeros(2)})), 4)
         -1.8379
     """
