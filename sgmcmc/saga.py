@@ -71,7 +71,7 @@ class SAGA(eqx.Module):
         gradient = jax.tree.map(correct, prior_gradient, state.total, changes)
         if batch.share is not None:
             gradient = trees.scale(batch.share, gradient)
-        return energy, gradient, _visited(state, index, mask, new, changes)
+        return energy, gradient, _visited(state, index, mask, new, old, changes)
 
     def _require_room(self, data_size: int, position: PyTree) -> None:
         needed = data_size * trees.num_bytes(position)
@@ -107,7 +107,9 @@ def _indexed(batch: Batch | PyTree) -> tuple[Batch, Array]:
     return batch, batch.index
 
 
-def _visited(state: Table, index: Array, mask: Array, new: PyTree, changes: PyTree) -> Table:
+def _visited(
+    state: Table, index: Array, mask: Array, new: PyTree, old: PyTree, changes: PyTree
+) -> Table:
     """The table after its use."""
     rows = jax.tree.leaves(state.rows)[0].shape[0]
     # An example that was drawn twice changes the sum once, and padding changes nothing.
@@ -117,13 +119,16 @@ def _visited(state: Table, index: Array, mask: Array, new: PyTree, changes: PyTr
     first = jnp.zeros(index.shape, bool).at[order].set(first) & (index < rows)
     place = jnp.where(first, index, rows)
 
-    def write(table: Array, value: Array) -> Array:
-        return table.at[place].set(value, mode="drop")
+    def write(table: Array, value: Array, before: Array) -> Array:
+        # Rows that are not first go nowhere; that they are `before` makes the writing wait
+        # for the reading, without which the compiler copies the table every step.
+        kept = first.reshape((-1,) + (1,) * (value.ndim - 1))
+        return table.at[place].set(jnp.where(kept, value, before), mode="drop")
 
     def add(total: Array, change: Array) -> Array:
         return total + _sum(first.astype(total.dtype), change)
 
-    return Table(jax.tree.map(write, state.rows, new), jax.tree.map(add, state.total, changes))
+    return Table(jax.tree.map(write, state.rows, new, old), jax.tree.map(add, state.total, changes))
 
 
 def _stored(value: Array) -> Array:
