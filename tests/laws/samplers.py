@@ -18,7 +18,6 @@ WORDS = (
     "AOAB",
     "UBU",
     "BUB",
-    "BABO",
     "BAO",
     "OBA",
     "ABO",
