@@ -139,13 +139,15 @@ def test_zero_temperature_is_deterministic(name):
 
 @pytest.mark.parametrize("name", [*samplers.WORDS, *samplers.EULERS, *samplers.THIRD_ORDER])
 def test_without_friction_there_is_no_noise(name):
-    """At γ = 0 the noise has no effect at any temperature, and there is no stationary law."""
+    """At γ = 0 the noise has no effect at any temperature; words have no stationary law."""
     kernel = samplers.make(name, samplers.harmonic(), 0.2, friction=0.0)
     state = kernel.init(jnp.ones(3), jax.random.key(0))
     shape = (kernel.plan.num_normals, 3)
     quiet, _ = drive(kernel, jnp.zeros(shape), state)
     loud, _ = drive(kernel, jnp.full(shape, 1e6), state)
     np.testing.assert_array_equal(quiet.position, loud.position)
+    if name in samplers.THIRD_ORDER:
+        return  # no symplectic maps: they lose energy, at order h⁴, and settle at rest
     with pytest.raises(ValueError, match="no stationary law"):
         stationary_law(kernel, jnp.zeros(1))
 
