@@ -9,20 +9,7 @@ from jax.tree_util import Partial
 
 import sgmcmc
 
-WORDS = (
-    "BAOAB",
-    "OBABO",
-    "ABOBA",
-    "OABAO",
-    "BAOA",
-    "AOAB",
-    "UBU",
-    "BUB",
-    "BABO",
-    "BAO",
-    "OBA",
-    "ABO",
-)
+WORDS = ("BAOAB", "OBABO", "ABOBA", "OABAO", "BAOA", "AOAB", "UBU", "BUB", "BAO", "OBA", "ABO")
 EULERS = ("sghmc", "euler_maruyama")
 OVERDAMPED = ("sgld", "leimkuhler_matthews")
 THIRD_ORDER = ("sort", "should", "quicsort")

@@ -212,6 +212,27 @@ def test_limits_of_the_numbers(name):
     assert np.all(np.isfinite(state.momentum))
 
 
+@pytest.mark.parametrize(("name", "noise"), [("sort", "gaussian"), ("quicsort", "fast")])
+def test_a_run(name, noise):
+    """Minibatches, a tree of float32, chains: draws have the posterior's spread, resume goes on."""
+    y = jnp.linspace(-1, 1, 32, dtype=jnp.float32)
+    posterior = sgmcmc.Posterior(_residual, _standard, data_size=32)
+    kernel = getattr(sgmcmc, name)(posterior, 0.1, friction=2.0, noise=noise)
+    start = {"a": jnp.zeros(3, jnp.float32), "b": jnp.zeros((), jnp.float32)}
+    options = {"batch_size": 8, "num_burnin": 50, "stream": "symmetric", "progress": False}
+    key = jax.random.key(1)
+    whole = sgmcmc.sample(key, kernel, start, y, num_samples=400, **options)
+    assert whole.draws["a"].dtype == np.float32
+    assert whole.draws["a"].shape == (4, 400, 3)
+    # The prior has precision 1, the data add 32/16 on b alone.
+    np.testing.assert_allclose(np.var(whole.draws["a"]), 1.0, atol=0.35)
+    np.testing.assert_allclose(np.var(whole.draws["b"]), 1 / 3, atol=0.2)
+    if name == "sort":
+        part = sgmcmc.sample(jax.random.key(1), kernel, start, y, num_samples=150, **options)
+        rest = part.resume(num_samples=250)
+        np.testing.assert_array_equal(rest.draws["b"][:, -250:], whole.draws["b"][:, 150:])
+
+
 def test_fast_noise_keeps_covariances_but_not_order_three():
     """Under "fast" noise the kernels state order 2, for its sixth moment is not a normal's."""
     for name in NAMES:
@@ -244,6 +265,14 @@ def test_babo_has_the_law_of_obabo():
 
 def _correlated(precision, x):
     return -0.5 * x @ precision @ x
+
+
+def _residual(params, y):
+    return -0.5 * (y - params["b"]) ** 2 / 16
+
+
+def _standard(params):
+    return -0.5 * (jnp.sum(params["a"] ** 2) + params["b"] ** 2)
 
 
 def _flat(x):
