@@ -31,7 +31,7 @@ def test_control_variates_at_the_mean(name):
     gradient = sgmcmc.gradients.control_variate(jnp.array([0.5]))
     for h, printed in zip(STEPS, PRINTED[name], strict=True):
         kernel = samplers.make(name, posterior, h, gradient=gradient)
-        law = stationary_law(kernel, jnp.zeros(1), batches, data)
+        law = stationary_law(kernel, jnp.zeros(1), batches, data=data)
         bias = law.covariance[0, 0] - 1
         digits = 10.0 ** (np.floor(np.log10(printed)) - (3 if printed > 0.1 else 2))
         assert abs(bias - printed) <= 0.501 * digits
