@@ -139,7 +139,10 @@ def test_numbers_of_a_kernel_share_one_trace():
             kernel = sgmcmc.baoab(POSTERIOR, 0.001 * (i + 1), friction=0.5 + i, temperature=i / 10)
             run(kernel, num_burnin=3 + i, thinning=1 + i % 3, collect=["w"])
 
-    run(collect=["w"]).resume(2, progress=False)
+    # Built here: building a kernel compiles conversions of its scalars, once for each setting
+    # of JAX, and those made when this file was imported were made under another.
+    first = sgmcmc.baoab(POSTERIOR, 0.5, friction=2.0, temperature=0.3)
+    run(first, collect=["w"]).resume(2, progress=False)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         grid()
