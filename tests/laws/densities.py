@@ -55,14 +55,20 @@ def polynomials(potential: Any, degree: int) -> Polynomials:
     return Polynomials(nodes, np.exp(-np.asarray(jax.vmap(potential)(jnp.asarray(nodes)))), degree)
 
 
-def second_moment(kernel: Any, potential: Any, degree: int = 14, normals: int = 14) -> float:
+def second_moment(
+    kernel: Any,
+    potential: Any,
+    degree: int = 14,
+    normals: tuple[np.ndarray, np.ndarray] | None = None,
+) -> float:
     """Stationary ⟨x²⟩ of the recorded position of `kernel`, whose target is a product of
-    exp(−potential) over its coordinates."""
+    exp(−potential) over its coordinates. `normals`: nodes and weights of the law of the
+    kernel's numbers; None for the normal's."""
     basis = polynomials(potential, 2 * degree + 12)
     x, wx = basis.gauss(degree + 10)
     hermite = np.polynomial.hermite_e.hermegauss
     p, wp = hermite(degree + 8)
-    xi, wxi = hermite(normals)
+    xi, wxi = hermite(14) if normals is None else normals
     momentum_basis = Polynomials(p, wp, degree)
     rows = kernel.plan.num_normals
     carries = any(step.letter == "M" for step in kernel.plan.substeps)

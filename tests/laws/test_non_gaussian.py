@@ -54,11 +54,11 @@ FIGURES = [
 ]  # fmt: skip
 
 
-def compare(row, num_chains, seed):
+def compare(row, num_chains, seed, **numbers):
     _, target, name, h, sd, figures = row
     coefficients = jnp.array(TARGETS[target], jnp.float32)
     kernel = samplers.make(
-        name, sgmcmc.Posterior.from_log_density(Partial(_density, coefficients)), h
+        name, sgmcmc.Posterior.from_log_density(Partial(_density, coefficients)), h, **numbers
     )
     key, start = jax.random.split(jax.random.key(seed))
     position = exact_draws(coefficients, start, num_chains)

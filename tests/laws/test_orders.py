@@ -58,10 +58,10 @@ def test_positions_exact_on_the_oscillator(name):
 def test_stationary_order_on_the_quartic(name, order):
     """⟨x²⟩ on U = x⁴/4, by quadrature: exactness on Gaussians hides no lower order."""
     steps = [h / 2 for h in STEPS] if name in samplers.OVERDAMPED else STEPS
-    exact = _exact_second_moment()
-    posterior = sgmcmc.Posterior.from_log_density(_quartic)
+    exact = exact_second_moment()
+    posterior = sgmcmc.Posterior.from_log_density(quartic)
     errors = [
-        densities.second_moment(samplers.make(name, posterior, h), _potential) - exact
+        densities.second_moment(samplers.make(name, posterior, h), quartic_potential) - exact
         for h in steps
     ]
     assert abs(slope(errors, steps) - order) < 0.05
@@ -78,16 +78,16 @@ def test_words_out_of_balance_are_of_first_order():
     assert abs(slope(errors) - 1) < 0.05
 
 
-def _exact_second_moment():
+def exact_second_moment():
     def moment(n):
         return quad(lambda x: x**n * np.exp(-(x**4) / 4), 0, 8, epsabs=1e-14)[0]
 
     return moment(2) / moment(0)
 
 
-def _potential(x):
+def quartic_potential(x):
     return x**4 / 4
 
 
-def _quartic(x):
+def quartic(x):
     return -jnp.sum(x**4) / 4
