@@ -3,6 +3,7 @@
 from typing import Any
 
 from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
+from sgmcmc.adaptive import sa_sghmc, sa_sgld, samadams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
@@ -56,6 +57,9 @@ __all__ = [
     "quicsort",
     "reducers",
     "running_variance",
+    "sa_sghmc",
+    "sa_sgld",
+    "samadams",
     "sample",
     "sghmc",
     "sgld",

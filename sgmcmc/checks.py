@@ -155,6 +155,13 @@ def log_density_shape(kernel: Any, params: PyTree, data: PyTree, batch_size: int
         eqx.filter_eval_shape(posterior.potential, params, _batch_shape(data, batch_size))
 
 
+def clock_monitor(kernel: Any, params: PyTree) -> None:
+    """Try an adaptive clock's monitor, outside of jit, where its numbers can be looked at."""
+    check = getattr(getattr(kernel, "clock", None), "check", None)
+    if check is not None:
+        check(params)
+
+
 def has_chain_axis(kernel: Any, params: PyTree, data: PyTree, num_chains: int) -> bool:
     """Whether `params` has a leading chain axis.
 

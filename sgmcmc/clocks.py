@@ -7,6 +7,7 @@ so that weighted averages are averages over physical time.
     scheduled(f)                    h_k = f(k)
     decreasing(h, offset, power)    h_k = h (1 + k/b)^{−γ}
     cyclical(h, num_cycles, …)      h_k = (h/2) (cos(π r_k) + 1), r_k the place in the cycle
+    samadams(Δτ, …)                 ψ(ζ) Δτ, ζ the recent size of the gradient (`adaptive_clock`)
 
 k counts all steps from 0, burn-in included.
 """
@@ -20,18 +21,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from sgmcmc.rates import (
-    Constant,
-    Rate,
-    Schedule,
-    as_rate,
-    check_range,
-    check_steps,
-    positive,
-)
+from sgmcmc.adaptive_clock import SA_SGLD_CODE, SAMADAMS_CODE, AdaptiveClock, samadams
+from sgmcmc.pace import Clock
+from sgmcmc.rates import Constant, Rate, Schedule, as_rate, check_range, positive
 from sgmcmc.types import Array, ClockState
 
 __all__ = [
+    "SAMADAMS_CODE",
+    "SA_SGLD_CODE",
+    "AdaptiveClock",
     "Clock",
     "Constant",
     "CyclicalClock",
@@ -43,30 +41,9 @@ __all__ = [
     "cyclical",
     "decreasing",
     "fixed",
+    "samadams",
     "scheduled",
 ]
-
-
-class Clock(eqx.Module):
-    """The pace set by a step size: constant, or a schedule of the step index."""
-
-    step_size: Rate
-
-    def init(self) -> ClockState:
-        return ClockState(jnp.zeros((), jnp.int32))
-
-    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(dt, weight, next state) of the step that begins now."""
-        following = state._replace(count=state.count + 1)
-        dt = self.step_size(state.count)
-        if isinstance(self.step_size, Constant):
-            return dt, jnp.ones_like(dt), following
-        return dt, dt / self.step_size(jnp.zeros_like(state.count)), following
-
-    def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
-        """Raise a ValueError unless the step stays finite and above 0 over a whole run."""
-        if isinstance(self.step_size, Schedule):
-            check_steps(self.step_size, num_burnin + num_samples * thinning)
 
 
 class EqualClock(Clock):

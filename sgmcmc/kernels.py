@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sgmcmc.adaptive import AdaptiveKernel
+from sgmcmc.adaptive_clock import as_adaptive
 from sgmcmc.compensation import compensate
 from sgmcmc.gradients import Estimator, minibatch
 from sgmcmc.metrics import Metric, identity
@@ -50,7 +52,8 @@ def langevin(
 
     Args:
         word: letters in the order of time. A drift, B kick, O friction and noise, U the
-            exact flow of A and O together: "BAOAB", "OBABO", "UBU", …
+            exact flow of A and O together: "BAOAB", "OBABO", "UBU", …; Z the flow of an
+            adaptive clock, which `step_size` then is: "ZBAOABZ", "ZUBUZ".
         fractions: each letter's share of the step, summing to one for each flow; default
             1/(the letter's count).
         reuse_gradient: share one gradient between B's at the same position (default);
@@ -64,10 +67,11 @@ def langevin(
         ValueError: a word with an unknown letter, without B, or with unbalanced fractions
             (a caret shows where); any argument out of range.
     """
+    planned = plan(word, fractions, reuse_gradient=reuse_gradient)
     return build(
         posterior,
-        step_size,
-        plan(word, fractions, reuse_gradient=reuse_gradient),
+        as_adaptive(step_size) if "Z" in word else step_size,
+        planned,
         name=word.lower(),
         friction=friction,
         temperature=temperature,
@@ -76,6 +80,7 @@ def langevin(
         noise=noise,
         order=order,
         batches_per_step=batches_per_step,
+        kind=AdaptiveKernel if "Z" in word else SplittingKernel,
     )
 
 

@@ -189,6 +189,7 @@ def _prepare(
     start_keys, momentum_keys, keys = _derive(key, num_chains)
     position, template = _positions(start_keys, kernel, params, data)
     checks.log_density_shape(kernel, template, data, batch_size)
+    checks.clock_monitor(kernel, template)
     keep = collector(collect, template)
     kept = () if keep is None else jax.eval_shape(keep, template)
     draw_bytes = checks.draws_fit(kept, num_chains, settings.num_samples)

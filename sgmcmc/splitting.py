@@ -36,6 +36,7 @@ class Phase(NamedTuple):
     energy: Array
     estimator: PyTree
     extra: PyTree
+    memory: PyTree
 
 
 class SplittingKernel(eqx.Module):
@@ -100,8 +101,9 @@ class SplittingKernel(eqx.Module):
 
     def drive(self, noise: Array, state: State, batch: Any) -> tuple[State, Info]:
         """One step. `noise` may be floats or words, whatever the kernel's own kind."""
-        dt, weight, clock = self.clock.tick(state.clock)
         end, after = self.phases(noise, state, batch)
+        dt, weight = self._time(state, end)
+        clock = self.clock.tick(state.clock)[2]._replace(memory=after.memory)
         kinetic = jnp.zeros_like(after.energy)
         if self.friction is not None:
             kinetic = trees.dot(end.momentum, end.momentum) / 2
@@ -158,13 +160,21 @@ class SplittingKernel(eqx.Module):
 
         return bind(self, data, batch_size, stream)
 
+    def _time(self, state: State, end: Phase) -> tuple[Array, Array]:
+        """The time that the step took, and the weight of what it records."""
+        dt, weight, _ = self.clock.tick(state.clock)
+        return dt, weight
+
     def _begin(self, state: State) -> tuple[Pace, Phase]:
         """The step's numbers, and the state as its sub-steps see it."""
         dt, _, _ = self.clock.tick(state.clock)
         count = state.clock.count
         friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)
         zero = jnp.zeros((), trees.accumulator_dtype(state.position))
-        phase = Phase(state.position, state.momentum, (), zero, state.estimator, state.extra)
+        phase = Phase(
+            state.position, state.momentum, (), zero, state.estimator, state.extra,
+            state.clock.memory,
+        )  # fmt: skip
         return Pace(dt, friction, self.temperature(count)), phase
 
     def _batch(self, batch: Any, gradients: int) -> Any:
@@ -255,6 +265,13 @@ def build(
     for part, value, needs in (("metric", metric, "to_position"), ("gradient", gradient, "init")):
         if isinstance(value, type) or not hasattr(value, needs):
             raise TypeError(f"{part}: got {value!r}; expected one of sgmcmc.{part}s")
+    clock = as_clock(step_size)
+    if clock.adaptive != any(step.letter == "Z" for step in plan.substeps):
+        raise ValueError(
+            "step_size: an adaptive clock and the letter Z need each other; allowed: "
+            'sgmcmc.samadams, sgmcmc.sa_sgld, or langevin(word="ZBAOABZ") with '
+            "clocks.samadams(…), all others with a number, a schedule or another clock"
+        )
     if batches_per_step not in (1, plan.gradient_evaluations):
         raise ValueError(
             f"batches_per_step: got {batches_per_step}; allowed: 1, or one for each of "
@@ -270,7 +287,7 @@ def build(
         )
     return kind(
         posterior=posterior,
-        clock=as_clock(step_size),
+        clock=clock,
         friction=None if friction is None else as_rate(friction, "friction"),
         temperature=as_rate(temperature, "temperature"),
         metric=metric,

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MOVERS = "AU"
-LETTERS = "ABOU"
+READERS = "BZ"  # the letters that read a gradient
+LETTERS = "ABOUZ"
 THERMOSTAT_LETTERS = "ABDO"
 NORMALS = {"O": 1, "U": 2, "E": 1, "M": 1, "F": 1}
 
@@ -47,10 +48,10 @@ def plan(
     reuse_gradient: bool = True,
     thermostat: bool = False,
 ) -> Plan:
-    """The sub-steps of a word over A, B, O and U, or with a thermostat over A, B, D and O.
+    """The sub-steps of a word over A, B, O, U and Z, or with a thermostat over A, B, D and O.
 
     Args:
-        word: for example "BAOAB".
+        word: for example "BAOAB"; with the flow Z of an adaptive clock, "ZBAOABZ".
         fractions: the share of the step of each letter, summing to one for each flow;
             default 1/(the letter's count).
         reuse_gradient: one gradient wherever the position has not moved since the last;
@@ -59,18 +60,21 @@ def plan(
 
     Raises:
         ValueError: an unknown letter, no B, nothing that moves the position, U beside A or
-            O, or fractions that do not sum to one; a caret shows where.
+            O, Z without reuse of gradients, or fractions that do not sum to one; a caret
+            shows where.
     """
     shares = _check(word, fractions, THERMOSTAT_LETTERS if thermostat else LETTERS)
     letters = [SubStep(letter, share) for letter, share in zip(word, shares, strict=True)]
     palindrome = word == word[::-1] and shares == shares[::-1]
     order = 2 if palindrome else 1
     if not reuse_gradient:
+        if "Z" in word:
+            raise _error(word, word.index("Z"), "Z shares B's gradient: reuse_gradient=True")
         spelled = [s for step in letters for s in _with_gradient(step)]
         return _finish(_mark_end(spelled), order)
     moves = [i for i, letter in enumerate(word) if letter in MOVERS]
-    head = [i for i in range(moves[0]) if word[i] == "B"]
-    tail = [i for i in range(moves[-1], len(word)) if word[i] == "B"]
+    head = [i for i in range(moves[0]) if word[i] in READERS]
+    tail = [i for i in range(moves[-1], len(word)) if word[i] in READERS]
     if not (head and tail):
         return _finish(_mark_end(_place_gradients(letters)), order)
     # The last gradient of a step is the first of the next: turn the word past its use.
@@ -84,9 +88,15 @@ def plan(
     return _finish(_place_gradients(turned), order)
 
 
-def spell(letters: str, order: int) -> Plan:
-    """A plan of whole sub-steps, its gradient evaluations written out as G."""
-    return _finish(_mark_end([SubStep(letter, 1.0) for letter in letters]), order)
+def spell(letters: str, order: int, recorded: str | None = None) -> Plan:
+    """A plan of whole sub-steps, its gradient evaluations written out as G.
+
+    `recorded`: the letter after which the draw is recorded; default the last.
+    """
+    steps = [SubStep(letter, 1.0) for letter in letters]
+    place = letters.index(recorded) if recorded else len(letters) - 1
+    steps[place] = steps[place]._replace(end=1.0)
+    return _finish(steps, order)
 
 
 def _check(word: str, fractions: Sequence[float] | None, letters: str) -> list[float]:
@@ -134,10 +144,10 @@ def _with_gradient(step: SubStep) -> list[SubStep]:
 
 
 def _place_gradients(steps: list[SubStep]) -> list[SubStep]:
-    """A gradient before each B that is the first since the position moved (or the start)."""
+    """A gradient before each letter that is the first to read it since the position moved."""
     placed, fresh = [], False
     for step in steps:
-        if step.letter == "B" and not fresh:
+        if step.letter in READERS and not fresh:
             placed.append(SubStep("G", 0.0))
             fresh = True
         if step.letter in MOVERS:
