@@ -7,19 +7,10 @@ from sgmcmc.adaptive import sa_sghmc, sa_sgld, samadams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
-from sgmcmc.integrators import babo, bub, quicsort, should, sort, symplectic_euler
+from sgmcmc.eulers import euler_maruyama, leimkuhler_matthews, sghmc, sgld, symplectic_euler
+from sgmcmc.integrators import babo, bub, quicsort, should, sort
 from sgmcmc.interop import from_blackjax
-from sgmcmc.kernels import (
-    aboba,
-    baoab,
-    euler_maruyama,
-    langevin,
-    leimkuhler_matthews,
-    obabo,
-    sghmc,
-    sgld,
-    ubu,
-)
+from sgmcmc.kernels import aboba, baoab, langevin, obabo, ubu
 from sgmcmc.modes import find_mode
 from sgmcmc.posterior import Posterior
 from sgmcmc.preconditioned import psgld

@@ -28,6 +28,12 @@ class AdaptiveKernel(SplittingKernel):
 
     clock: AdaptiveClock
 
+    def __check_init__(self) -> None:
+        if self.clock.per_leaf and self.friction is not None:
+            raise ValueError(
+                "step_size: a clock per leaf is for sa_sgld alone; allowed: per_leaf=False"
+            )
+
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
         """The first state, with ζ where the clock starts."""
         state = super().init(position, rng_key, data)

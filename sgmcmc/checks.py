@@ -13,6 +13,7 @@ import numpy as np
 
 from sgmcmc import streams, trees
 from sgmcmc.posterior import Posterior, check_data, leading_axis
+from sgmcmc.rates import check_range
 from sgmcmc.streams import Stream
 from sgmcmc.types import Batch, Key, PyTree
 
@@ -78,6 +79,9 @@ def settings(asked: Any) -> Any:
     count(asked.num_burnin, "num_burnin", least=0)
     if asked.chunk_steps is not None:
         count(asked.chunk_steps, "chunk_steps", least=1)
+    if asked.total_time is not None:
+        check_range(asked.total_time, "total_time", above_zero=True)
+        asked = asked._replace(total_time=float(asked.total_time))
     choice(asked.on_nonfinite, "on_nonfinite", ("raise", "stop_chain", "ignore"))
     plain = {name: operator.index(x) for name, x in asked._asdict().items() if _is_index(x)}
     return asked._replace(**plain)
@@ -90,7 +94,17 @@ def total_steps(asked: Any, kernel: Any) -> None:
         raise ValueError(f"num_samples: burn-in and draws make {steps:,} steps; allowed: < 2³¹")
     clock = getattr(kernel, "clock", None)
     if clock is not None and hasattr(clock, "check_run"):
-        clock.check_run(asked.num_burnin, asked.num_samples, asked.thinning)
+        # Until a time is covered: how many steps that takes is not known yet.
+        most = asked.num_samples if asked.total_time is None else 2**20 // asked.thinning
+        clock.check_run(asked.num_burnin, min(asked.num_samples, most), asked.thinning)
+
+
+def most_draws(kernel: Any, num_burnin: int, thinning: int) -> int:
+    """The most draws a run can make; see `total_steps`."""
+    count(num_burnin, "num_burnin", least=0)
+    count(thinning, "thinning", least=1)
+    steps = (2**31 - 1) // getattr(kernel, "batches_per_step", 1) - 2
+    return max(1, (steps - num_burnin) // thinning)
 
 
 def data_and_stream(

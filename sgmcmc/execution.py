@@ -16,17 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import describe, trees
+from sgmcmc.drawn import DrawnArrays
 from sgmcmc.loop import Carry, Inputs, Recorded, Span, run_chunk
 from sgmcmc.progress import Progress
 from sgmcmc.run import NonFiniteError, Run
-from sgmcmc.types import Array, Info, Key, PyTree, State
+from sgmcmc.types import Array, Key, PyTree, State
 
 # Long enough to hide the host's work, short enough for Ctrl-C and the progress bar.
 CHUNK_SECONDS = 0.5
+# Draws to make room for at first, where it is not known how many there will be.
+ROOM = 1024
 
 
 class Settings(NamedTuple):
-    """What was asked of a run; `num_samples` grows when a run is resumed for more."""
+    """What was asked of a run; `num_samples` grows when a run is resumed for more.
+
+    With a `total_time`, `num_samples` is the most draws to make until it is covered, and
+    afterwards those that were made.
+    """
 
     num_chains: int
     num_burnin: int
@@ -35,6 +42,7 @@ class Settings(NamedTuple):
     on_nonfinite: str
     chunk_steps: int | None
     chain_method: str
+    total_time: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,16 +87,30 @@ def execute(continuation: Continuation, previous: Run | None, progress: bool) ->
     carry, _ = run_chunk(inputs, _span(counter, _Piece(0, 1, False)), carry)
     jax.block_until_ready(carry)
     times.compile = time.perf_counter() - began
-    draws = _Draws(settings, previous)
-    bar = Progress(total - counter, progress)
+    made = 0 if previous is None else previous.num_draws
+    room = settings.num_samples if settings.total_time is None else made + ROOM
+    draws = DrawnArrays(settings.num_chains, room, previous)
+    bar = Progress(None if settings.total_time else total - counter, progress)
     chunk_steps, failed = settings.chunk_steps or 1, np.asarray(carry.failed)
     try:
         with _interrupts() as interrupted:
             while counter < total and not interrupted and not _must_stop(settings, failed):
+                if counter == settings.num_burnin:
+                    carry = carry._replace(elapsed=jax.tree.map(jnp.zeros_like, carry.elapsed))
                 piece = next_piece(settings, counter, chunk_steps, inputs.program.capacity)
                 began = time.perf_counter()
+                before = trees.copy(carry) if settings.total_time and piece.record else carry
                 carry, recorded = run_chunk(inputs, _span(counter, piece), carry)
                 failed = np.asarray(carry.failed)
+                needed = draws_until(settings, recorded, piece, counter, failed)
+                if needed is not None:
+                    # Where a run ends must not depend on where a chunk would have ended.
+                    if needed < piece.num_draws:
+                        piece = piece._replace(num_draws=needed)
+                        carry, recorded = run_chunk(inputs, _span(counter, piece), before)
+                        failed = np.asarray(carry.failed)
+                    settings = settings._replace(num_samples=draws.made + needed)
+                    total = settings.num_burnin + settings.num_samples * settings.thinning
                 counter += piece.steps
                 if piece.record:
                     draws.add(recorded, piece.num_draws)
@@ -101,16 +123,16 @@ def execute(continuation: Continuation, previous: Run | None, progress: bool) ->
                     # At most ten times the last, since a first chunk's rate says little.
                     wanted = max(1.0, CHUNK_SECONDS * piece.steps / seconds)
                     chunk_steps = int(min(10 * chunk_steps, wanted))
-                bar.update(piece.steps, _facts(carry.state, failed))
+                bar.update(piece.steps, _facts(carry.state, failed), _share(settings, carry))
     except BaseException as error:
         # Whatever it was (a second Ctrl-C, memory), draws that were made are not lost.
-        after = dataclasses.replace(continuation, carry=carry, counter=counter)
+        after = dataclasses.replace(continuation, settings=settings, carry=carry, counter=counter)
         error.run = _finish(after, failed, draws, times, previous)  # type: ignore[attr-defined]
         error.add_note("The draws made so far are in this error's `.run`.")
         raise
     finally:
         bar.close()
-    after = dataclasses.replace(continuation, carry=carry, counter=counter)
+    after = dataclasses.replace(continuation, settings=settings, carry=carry, counter=counter)
     run = _finish(after, failed, draws, times, previous)
     if _must_stop(settings, failed):
         lost = np.flatnonzero(failed >= 0)
@@ -139,6 +161,28 @@ def next_piece(settings: Settings, counter: int, chunk_steps: int, capacity: int
     return _Piece(1, steps, within + steps == thinning)
 
 
+def draws_until(
+    settings: Settings, recorded: Recorded, piece: _Piece, counter: int, failed: np.ndarray
+) -> int | None:
+    """How many of a chunk's draws it takes until every chain has covered `total_time`."""
+    if settings.total_time is None or not piece.record:
+        return None
+    info: Any = recorded.info
+    elapsed = np.asarray(info.elapsed)[:, : piece.num_draws]
+    # A chain is not waited for from the draw on at which it has failed.
+    last_steps = counter + piece.steps_per_draw * np.arange(1, piece.num_draws + 1)
+    lost = (failed[:, None] >= 0) & (failed[:, None] < last_steps)
+    there = (lost | ~(elapsed < settings.total_time)).all(axis=0)
+    return int(np.argmax(there)) + 1 if there.any() else None
+
+
+def _share(settings: Settings, carry: Carry) -> float | None:
+    """How much of `total_time` the slowest chain has covered."""
+    if settings.total_time is None:
+        return None
+    return float(np.nanmin(np.asarray(carry.elapsed[0]))) / settings.total_time
+
+
 def _span(start: int, piece: _Piece) -> Span:
     number = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
     return Span(
@@ -155,51 +199,8 @@ def _must_stop(settings: Settings, failed: np.ndarray) -> bool:
     return settings.on_nonfinite == "stop_chain" and bool(np.all(failed >= 0))
 
 
-class _Draws:
-    """Host arrays [chain, draw, …] that chunks are copied into."""
-
-    def __init__(self, settings: Settings, previous: Run | None) -> None:
-        self._shape = (settings.num_chains, settings.num_samples)
-        self._arrays: Recorded | None = None
-        self.made = 0 if previous is None else previous.num_draws
-        self._previous = previous
-
-    def add(self, recorded: Recorded, num_draws: int) -> None:
-        if self._arrays is None:
-            self._arrays = self._allocate(recorded)
-        place = slice(self.made, self.made + num_draws)
-
-        def copy(array: np.ndarray, chunk: Any) -> None:
-            array[:, place] = np.asarray(chunk)[:, :num_draws]
-
-        jax.tree.map(copy, self._arrays, recorded)
-        self.made += num_draws
-
-    def finished(self) -> Recorded | None:
-        """The draws made; None when there is none."""
-        if self._arrays is None:
-            if self._previous is None:
-                return None
-            return Recorded(self._previous.draws, _weighted_info(self._previous))
-        return jax.tree.map(lambda x: x[:, : self.made], self._arrays)
-
-    def _allocate(self, recorded: Recorded) -> Recorded:
-        arrays = jax.tree.map(lambda x: np.empty((*self._shape, *x.shape[2:]), x.dtype), recorded)
-        if self._previous is not None and self.made:
-            before = Recorded(self._previous.draws, _weighted_info(self._previous))
-            # Leaf by leaf: a loaded run's draws may have other containers.
-            for array, old in zip(jax.tree.leaves(arrays), jax.tree.leaves(before), strict=True):
-                array[:, : self.made] = old
-        return arrays
-
-
-def _weighted_info(run: Run) -> Info:
-    info: Any = run.info
-    return info._replace(position=(), weight=run.weights)
-
-
 def _finish(
-    after: Continuation, failed: np.ndarray, draws: _Draws, times: _Times, previous: Run | None
+    after: Continuation, failed: np.ndarray, draws: DrawnArrays, times: _Times, previous: Run | None
 ) -> Run:
     settings, inputs, states = after.settings, after.inputs, after.carry.reduced
     recorded = draws.finished()

@@ -15,7 +15,6 @@ from sgmcmc.metrics import Metric, identity
 from sgmcmc.posterior import Posterior
 from sgmcmc.shifted_ode import PLAN, Quicsort, ShiftedOde, Should, Sort
 from sgmcmc.splitting import SplittingKernel, build
-from sgmcmc.words import spell
 
 
 def bub(
@@ -72,39 +71,6 @@ def babo(
         step_size,
         word="BABO",
         order=2,
-        friction=friction,
-        temperature=temperature,
-        metric=metric,
-        gradient=gradient,
-        noise=noise,
-    )
-
-
-def symplectic_euler(
-    posterior: Posterior,
-    step_size: Any,
-    *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
-    noise: str = "gaussian",
-) -> SplittingKernel:
-    """Symplectic Euler with Euler's friction, one gradient a step.
-
-        p ← (1 − hγ) p − h ∇U + √(2γTh) ξ,   θ ← θ + h M⁻¹ p
-
-    The integrator inside `sghmc`, under the name that numerical analysis gives it: the two
-    kernels make the same steps. Order 1 (momenta; positions on Gaussians 2), stable to
-    h √k < 1.236 at γ = 1.
-
-    Arguments: see `sgmcmc.kernels`.
-    """
-    return build(
-        posterior,
-        step_size,
-        spell("GFBA", order=1),
-        name="symplectic_euler",
         friction=friction,
         temperature=temperature,
         metric=metric,

@@ -1,4 +1,4 @@
-"""The samplers by name: each is a word (or a few sub-steps) and its paper.
+"""The samplers by name: each is a word and its paper.
 
 All share their arguments:
 
@@ -23,12 +23,11 @@ from typing import Any
 
 from sgmcmc.adaptive import AdaptiveKernel
 from sgmcmc.adaptive_clock import as_adaptive
-from sgmcmc.compensation import compensate
 from sgmcmc.gradients import Estimator, minibatch
 from sgmcmc.metrics import Metric, identity
 from sgmcmc.posterior import Posterior
 from sgmcmc.splitting import SplittingKernel, build
-from sgmcmc.words import plan, spell
+from sgmcmc.words import plan
 
 
 def langevin(
@@ -191,137 +190,6 @@ def ubu(
         posterior,
         step_size,
         word="UBU",
-        friction=friction,
-        temperature=temperature,
-        metric=metric,
-        gradient=gradient,
-        noise=noise,
-    )
-
-
-def sgld(
-    posterior: Posterior,
-    step_size: Any,
-    *,
-    temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
-    noise: str = "gaussian",
-) -> SplittingKernel:
-    """SGLD (Welling and Teh 2011): θ ← θ − h ∇U + √(2hT) ξ, their ε = 2h.
-
-    Order 1; on Gaussians ⟨x²⟩ = T/(k (1 − hk/2)), stable for h k < 2. With a metric G,
-    θ ← θ − h G ∇U + √(2hT) G^{1/2} ξ.
-
-    Arguments: see `sgmcmc.kernels`.
-    """
-    return build(
-        posterior,
-        step_size,
-        spell("GE", order=1),
-        name="sgld",
-        friction=None,
-        temperature=temperature,
-        metric=metric,
-        gradient=gradient,
-        noise=noise,
-    )
-
-
-def leimkuhler_matthews(
-    posterior: Posterior,
-    step_size: Any,
-    *,
-    temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
-    noise: str = "gaussian",
-) -> SplittingKernel:
-    """Leimkuhler and Matthews (2013, eq. 1.4): θ ← θ − h ∇U + √(hT/2) (ξ_k + ξ_{k+1}).
-
-    Overdamped at the price of SGLD, stationary order 2 and exact on Gaussians with full
-    gradients; with minibatches it is of order 1 under every stream.
-
-    Arguments: see `sgmcmc.kernels`.
-    """
-    return build(
-        posterior,
-        step_size,
-        spell("GM", order=2),
-        name="leimkuhler_matthews",
-        friction=None,
-        temperature=temperature,
-        metric=metric,
-        gradient=gradient,
-        noise=noise,
-    )
-
-
-def sghmc(
-    posterior: Posterior,
-    step_size: Any,
-    *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
-    noise: str = "gaussian",
-    noise_estimate: Any = None,
-) -> SplittingKernel:
-    """SGHMC (Chen, Fox and Guestrin 2014, arXiv 1402.4102), a fresh batch each step.
-
-        p ← (1 − hγ) p − h ∇U + √(2γTh − h²V̂) ξ,   θ ← θ + h M⁻¹ p
-
-    Symplectic Euler with Euler's friction: order 1, stable to h √k < 1.236 at γ = 1.
-
-    Args:
-        noise_estimate: V̂, an estimate of the variance of ∇U's noise in each coordinate,
-            whose heat is then not injected again: None (default) for 0, numbers (one, or a
-            pytree like the parameters), or `sgmcmc.running_variance()`. Where h V̂ > 2γT it
-            is clipped, and `Info.clipped` says in how many coordinates.
-        posterior, step_size, friction, temperature, metric, gradient, noise: see
-            `sgmcmc.kernels`.
-
-    Raises:
-        ValueError: h V̂ > 2γT for numbers known here; a dense metric with `noise_estimate`.
-    """
-    kernel = build(
-        posterior,
-        step_size,
-        spell("GFBA", order=1),
-        name="sghmc",
-        friction=friction,
-        temperature=temperature,
-        metric=metric,
-        gradient=gradient,
-        noise=noise,
-    )
-    return kernel if noise_estimate is None else compensate(kernel, noise_estimate)
-
-
-def euler_maruyama(
-    posterior: Posterior,
-    step_size: Any,
-    *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
-    noise: str = "gaussian",
-) -> SplittingKernel:
-    """Explicit Euler of the underdamped equation, θ with the old p. For comparison only.
-
-        θ ← θ + h M⁻¹ p,   p ← (1 − hγ) p − h ∇U(θ_old) + √(2γTh) ξ
-
-    Order 1 with the largest error of all: at h = .2 a Gaussian's variance is 26% too large.
-
-    Arguments: see `sgmcmc.kernels`.
-    """
-    return build(
-        posterior,
-        step_size,
-        spell("GAFB", order=1),
-        name="euler_maruyama",
         friction=friction,
         temperature=temperature,
         metric=metric,

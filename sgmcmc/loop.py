@@ -56,11 +56,14 @@ class Carry(NamedTuple):
     """What a chunk changes, with a leading chain axis; its buffers are donated.
 
     `failed` is the first step, counted from 0, whose result was not finite; −1 for none.
+    `elapsed` is the physical time since the end of the burn-in, and what rounding has
+    taken from it.
     """
 
     state: State
     order: Array
     failed: Array
+    elapsed: tuple[Array, Array]
     reduced: PyTree
 
 
@@ -156,7 +159,8 @@ def _advance(
     def unseen(t: Array, loop: _Loop) -> _Loop:
         # What nobody reads of `info` is not computed: norms cost a tenth of a step.
         state, order, info = step(t, loop.state, loop.order)
-        return _Loop(state, order, _first_failure(loop.failed, t, jnp.isfinite(info.energy)))
+        failed = _first_failure(loop.failed, t, jnp.isfinite(info.energy))
+        return _Loop(state, order, failed, _add_time(loop.elapsed, info.time))
 
     def one_draw(i: Array, group: tuple[_Loop, PyTree, Recorded]) -> tuple[Any, ...]:
         first = span.start + i * span.steps_per_draw
@@ -170,12 +174,13 @@ def _advance(
             loop, reduced, recorded = group
             state, order, info = step(last, loop.state, loop.order)
             finite = info.finite & over_chains(_all_finite)(info.position)
-            loop = _Loop(state, order, _first_failure(loop.failed, last, finite))
+            elapsed = _add_time(loop.elapsed, info.time)
+            loop = _Loop(state, order, _first_failure(loop.failed, last, finite), elapsed)
             # A chain that has failed adds nothing more, unless the run ignores failures.
             counts = (loop.failed < 0) | ~jnp.asarray(program.protect)
             fold = lambda r, p, w, c: _fold(inputs.reducers, r, p, w, c)  # noqa: E731
             reduced = over_chains(fold)(reduced, info.position, info.weight, counts)
-            values = keep(info._replace(finite=finite))
+            values = keep(info._replace(finite=finite, elapsed=elapsed[0]))
             return loop, reduced, jax.tree.map(lambda to, x: to.at[i].set(x), recorded, values)
 
         # A loop of one turn or none: unlike a `cond`, it leaves the buffers where they are.
@@ -185,13 +190,18 @@ def _advance(
         values = () if inputs.collect is None else over_chains(inputs.collect)(info.position)
         return Recorded(values, info._replace(position=()))
 
-    loop = _Loop(carry.state, carry.order, carry.failed)
-    shapes = jax.eval_shape(lambda: keep(step(span.start, loop.state, loop.order)[2]))
+    loop = _Loop(carry.state, carry.order, carry.failed, carry.elapsed)
+
+    def recorded_now() -> Recorded:
+        info = step(span.start, loop.state, loop.order)[2]
+        return keep(info._replace(elapsed=loop.elapsed[0]))
+
+    shapes = jax.eval_shape(recorded_now)
     buffers = jax.tree.map(lambda s: jnp.zeros((program.capacity, *s.shape), s.dtype), shapes)
     loop, reduced, recorded = jax.lax.fori_loop(
         0, span.num_draws, one_draw, (loop, carry.reduced, buffers)
     )
-    return Carry(loop.state, loop.order, loop.failed, reduced), recorded
+    return Carry(loop.state, loop.order, loop.failed, loop.elapsed, reduced), recorded
 
 
 class _Loop(NamedTuple):
@@ -200,6 +210,7 @@ class _Loop(NamedTuple):
     state: State
     order: Array
     failed: Array
+    elapsed: tuple[Array, Array]
 
 
 def refreshed(
@@ -214,6 +225,14 @@ def refreshed(
         return state
     refresh = over_chains(lambda state: kernel.refresh(state, data))
     return jax.lax.cond((t > 0) & (t % every == 0), refresh, lambda state: state, state)
+
+
+def _add_time(elapsed: tuple[Array, Array], time: Array) -> tuple[Array, Array]:
+    """Kahan's sum: short steps are not lost beside a long time."""
+    total, lost = elapsed
+    wanted = time.astype(total.dtype) - lost
+    longer = total + wanted
+    return longer, (longer - total) - wanted
 
 
 def _first_failure(failed: Array, t: Array, finite: Array) -> Array:

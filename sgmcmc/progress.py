@@ -12,12 +12,12 @@ class Progress:
     """Shows steps done, steps a second, temperature, and how many chains are finite.
 
     Args:
-        total: steps of the run.
+        total: steps of the run; None where they are not known beforehand.
         shown: False shows nothing at all.
         file: where to write; default standard error.
     """
 
-    def __init__(self, total: int, shown: bool, file: Any = None) -> None:
+    def __init__(self, total: int | None, shown: bool, file: Any = None) -> None:
         self._total, self._done = total, 0
         self._file = sys.stderr if file is None else file
         self._began = time.perf_counter()
@@ -34,19 +34,25 @@ class Progress:
         else:
             self._lines = True
 
-    def update(self, steps: int, facts: str) -> None:
-        """Add `steps`; `facts` is what to say beside them."""
+    def update(self, steps: int, facts: str, share: float | None = None) -> None:
+        """Add `steps`; `facts` is what to say beside them.
+
+        `share`: how much of the run is done, where that is not known from its steps.
+        """
         self._done += steps
+        if share is not None:
+            facts = f"{min(share, 1):.0%} of the time, {facts}"
+        elif self._total:
+            share = self._done / self._total
         if self._bar is not None:
             self._bar.set_postfix_str(facts, refresh=False)
             self._bar.update(steps)
-        elif self._lines and self._done >= self._next_line * self._total:
-            while self._next_line * self._total <= self._done:
+        elif self._lines and share is not None and share >= self._next_line:
+            while self._next_line <= share:
                 self._next_line += 0.1
             rate = self._done / (time.perf_counter() - self._began)
-            line = (
-                f"sampling: {self._done:,} of {self._total:,} steps, {rate:,.0f} steps/s, {facts}"
-            )
+            of_all = "" if self._total is None else f" of {self._total:,}"
+            line = f"sampling: {self._done:,}{of_all} steps, {rate:,.0f} steps/s, {facts}"
             print(line, file=self._file, flush=True)
 
     def close(self) -> None:

@@ -70,7 +70,7 @@ def check_range(
     if isinstance(value, jax.core.Tracer):
         return
     # An array is a grid to be vmapped: each of its entries must do.
-    for number in jnp.ravel(value).tolist():
+    for number in np.ravel(value).tolist():
         fits = math.isfinite(number) and number < below and number <= most
         if not fits or number < 0 or (above_zero and number == 0):
             allowed = "a finite number > 0" if above_zero else "a finite number ≥ 0"

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from sgmcmc import trees
-from sgmcmc.types import Info, PyTree
+from sgmcmc.resampling import Resampled, resample
+from sgmcmc.types import Info, Key, PyTree
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -23,7 +24,7 @@ class Run:
         weights: [chain, draw], each draw's physical time over the nominal step: 1 for a
             fixed step; 0 from the step on at which a chain stopped.
         info: `Info` of arrays [chain, draw], what the step of each draw reported
-            (energy, gradient_norm, kinetic_energy, time, finite, acceptance or None).
+            (energy, gradient_norm, kinetic_energy, time, elapsed, finite, acceptance or None).
         reduced: {name: result} of the reducers.
         config: what was asked for: sampler, numbers, sizes, key.
         versions: of Python, JAX, NumPy and this library, and the backend.
@@ -94,6 +95,21 @@ class Run:
             self, num_samples, kernel=kernel, params=params, data=data, stream=stream,
             collect=collect, reducers=reducers, progress=progress,
         )  # fmt: skip
+
+    def resampled(self, key: Key, num_draws: int | None = None) -> Resampled:
+        """Draws of equal weight, for what cannot take weights; pooled over chains.
+
+        Systematic resampling: a draw of weight w appears n w/Σ w times, rounded up or down.
+        The order of time within chains is kept, chains come one after another.
+
+        Args:
+            key: `jax.random.key(seed)`.
+            num_draws: n ≥ 1; default as many as there are.
+
+        Raises:
+            ValueError: `num_draws` below 1, or no draw of positive weight.
+        """
+        return resample(self.draws, self.weights, key, num_draws)
 
     def save(self, path: str | Path) -> Path:
         """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""

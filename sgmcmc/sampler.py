@@ -16,12 +16,13 @@ from jax.tree_util import Partial
 from sgmcmc import checks, describe, streams, trees
 from sgmcmc.archive import Saved
 from sgmcmc.chains import choose_method
+from sgmcmc.collecting import collector
 from sgmcmc.execution import Continuation, Settings, execute, no_draws
 from sgmcmc.loop import Carry, Inputs, Keys, Program
 from sgmcmc.posterior import leading_axis
 from sgmcmc.run import Run
 from sgmcmc.streams import Stream
-from sgmcmc.types import Array, Key, PyTree
+from sgmcmc.types import Key, PyTree
 
 
 def sample(
@@ -34,8 +35,9 @@ def sample(
     stream: str | Stream = "reshuffled",
     num_chains: int = 4,
     num_burnin: int = 1_000,
-    num_samples: int = 1_000,
+    num_samples: int | None = None,
     thinning: int = 1,
+    total_time: float | None = None,
     collect: Callable[[PyTree], PyTree] | Sequence[str] | bool = True,
     reducers: Mapping[str, Any] | None = None,
     on_nonfinite: str = "raise",
@@ -58,7 +60,10 @@ def sample(
         stream: "reshuffled" (default), "with_replacement", "symmetric", "cyclic", "full", or
             one of `sgmcmc.streams`. Each chain has its own batches.
         num_chains, num_burnin, num_samples, thinning: `num_samples` draws of each chain, one
-            every `thinning` steps, after `num_burnin` steps.
+            every `thinning` steps, after `num_burnin` steps. Default 1,000 draws.
+        total_time: draw until every chain has covered this much physical time (in units of
+            `step_size`) after the burn-in, or has made `num_samples` draws where that is
+            given too. With an adaptive clock steps vary, and so does what a draw covers.
         collect: what to keep of a draw: True all of it, False nothing, a function of the
             position, or the names of leaves ("layers/0/weight", or a part of the path before
             a "/").
@@ -80,9 +85,14 @@ def sample(
         MemoryError: the draws would take more than half of the free memory.
         NonFiniteError: a chain diverged, with chain and step, and the run so far in `.run`.
     """
+    if num_samples is None:
+        num_samples = (
+            1_000 if total_time is None else checks.most_draws(kernel, num_burnin, thinning)
+        )
     settings = Settings(
-        num_chains, num_burnin, num_samples, thinning, on_nonfinite, chunk_steps, chain_method
-    )
+        num_chains, num_burnin, num_samples, thinning, on_nonfinite, chunk_steps, chain_method,
+        total_time,
+    )  # fmt: skip
     continuation = _prepare(
         key, kernel, params, data, batch_size, stream, settings, collect, reducers
     )
@@ -102,6 +112,7 @@ def resume(
     progress: bool,
 ) -> Run:
     """Go on with a run; see `Run.resume`."""
+    unfinished = num_samples is None
     if num_samples is None:
         num_samples = run.config["num_samples"] - run.num_draws
         if num_samples < 1:
@@ -113,9 +124,12 @@ def resume(
     if isinstance(continuation, Saved):
         continuation = _thaw(run, continuation, kernel, params, data, stream, collect, reducers)
     settings = continuation.settings._replace(num_samples=run.num_draws + int(num_samples))
+    if not unfinished:
+        settings = settings._replace(total_time=None)
     checks.total_steps(settings, continuation.inputs.kernel)
     kept = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), run.draws)
-    checks.draws_fit(kept, settings.num_chains, settings.num_samples)
+    if settings.total_time is None:
+        checks.draws_fit(kept, settings.num_chains, settings.num_samples)
     return execute(dataclasses.replace(continuation, settings=settings), run, progress)
 
 
@@ -142,7 +156,8 @@ def _thaw(
             )
         params = jax.tree.map(lambda x: x[0], saved.position)
     config = run.config
-    settings = Settings(**{name: config[name] for name in Settings._fields})
+    asked: dict[str, Any] = {name: config.get(name) for name in Settings._fields}
+    settings = Settings(**asked)
     key = jax.random.wrap_key_data(jnp.asarray(config["key"], jnp.uint32), impl=config["key_type"])
     fresh = _prepare(
         key, kernel, params, data, config["requested_batch_size"],
@@ -192,7 +207,8 @@ def _prepare(
     checks.clock_monitor(kernel, template)
     keep = collector(collect, template)
     kept = () if keep is None else jax.eval_shape(keep, template)
-    draw_bytes = checks.draws_fit(kept, num_chains, settings.num_samples)
+    room = settings.num_samples if settings.total_time is None else 1
+    draw_bytes = checks.draws_fit(kept, num_chains, room)
     num_parameters = trees.size(template)
     reducers = _reducers(reducers)
     method, vmapped, devices = choose_method(settings.chain_method, num_chains, num_parameters)
@@ -268,50 +284,8 @@ def _start(inputs: Inputs, momentum_keys: Key, position: PyTree) -> Carry:
     shape = jax.eval_shape(jax.vmap(first_order), inputs.keys.stream)
     order = jnp.zeros(shape.shape, shape.dtype)
     reduced = {name: jax.vmap(r.init)(position) for name, r in inputs.reducers.items()}
-    return Carry(state, order, jnp.full(momentum_keys.shape, -1, jnp.int32), reduced)
-
-
-def collector(collect: Any, template: PyTree) -> Callable[[PyTree], PyTree] | None:
-    """What `collect` stands for, as a pytree of code and arrays; None keeps nothing.
-
-    Raises:
-        ValueError: a name fits no leaf.
-        TypeError: neither a bool, nor names, nor a function.
-    """
-    if collect is False:
-        return None
-    if collect is True or collect is None:
-        return Partial(_everything)
-    if callable(collect):
-        return trees.as_callable(collect, "collect")
-    if isinstance(collect, str) or not isinstance(collect, Sequence):
-        raise TypeError(f"collect: got {collect!r}; expected True, False, names or a function")
-    known = [name for name, _ in trees.named_leaves(template)]
-    for name in collect:
-        if not any(_is_part(name, other) for other in known):
-            raise ValueError(f"collect: no leaf is called {name!r}; there are {', '.join(known)}")
-    return _Subset(tuple(collect))
-
-
-class _Subset(eqx.Module):
-    """Keeps the leaves of these names, as a dict of them."""
-
-    names: tuple[str, ...] = eqx.field(static=True)
-
-    def __call__(self, position: PyTree) -> dict[str, Array]:
-        return {
-            path: leaf
-            for path, leaf in trees.named_leaves(position)
-            if any(_is_part(name, path) for name in self.names)
-        }
-
-
-def _is_part(name: str, path: str) -> bool:
-    return path == name or path.startswith(f"{name}/")
-
-
-def _everything(position: PyTree) -> PyTree:
-    return position
+    failed, zero = jnp.full(momentum_keys.shape, -1, jnp.int32), jnp.zeros(momentum_keys.shape)
+    return Carry(state, order, failed, (zero, zero), reduced)
 
 
 def _reducers(reducers: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Info(NamedTuple):
         acceptance: () acceptance probability of exact samplers, None elsewhere.
         clipped: () share of coordinates whose gradient noise was too large to be taken off
             the injected noise (`sghmc(noise_estimate=…)`), None elsewhere.
+        elapsed: () physical time since the end of the burn-in; the loop fills it in.
     """
 
     position: PyTree
@@ -80,6 +81,7 @@ class Info(NamedTuple):
     finite: Array
     acceptance: Array | None = None
     clipped: Array | None = None
+    elapsed: Array | None = None
 
 
 class Kernel(Protocol):

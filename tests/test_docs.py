@@ -80,14 +80,15 @@ def test_docstring_examples(module):
 
 
 def test_every_sampler_is_in_the_tables():
-    import sgmcmc.integrators
-    import sgmcmc.kernels
+    import sgmcmc
+    from sgmcmc import adaptive, eulers, integrators, kernels, preconditioned, thermostats
 
+    modules = (adaptive, eulers, integrators, kernels, preconditioned, thermostats)
     names = [
         name
-        for module in (sgmcmc.kernels, sgmcmc.integrators)
+        for module in modules
         for name, value in vars(module).items()
-        if callable(value) and value.__module__ == module.__name__ and not name.startswith("_")
+        if name in sgmcmc.__all__ and value.__module__ == module.__name__
     ]
     assert {"sgld", "quicsort"} <= set(names)
     readme = (ROOT / "README.md").read_text("utf-8")

@@ -1,0 +1,116 @@
+"""What each sampler's step costs, over what its gradients and its noise imply.
+
+    python -m benchmarks.samplers [--rounds 7] [--steps 200] [--quick] [--json results/…json]
+
+A step of `optax.sgd` prices a gradient with its update; what a step of SGLD takes beyond it
+prices one standard normal a parameter. A sampler with g gradients and n normals a step is
+expected to take g gradients and n normals; the table gives what it took over that. All run
+in the library's own loop, interleaved in one process; median and quartiles over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.steps import (
+    LARGE,
+    interleave,
+    library_loop,
+    machine,
+    problem,
+    sgd_scan,
+    summary,
+)
+
+ASKED = 1.15
+
+
+class Price(NamedTuple):
+    """What one step is expected to cost: minibatch gradients, normals, energies of all data."""
+
+    gradients: float
+    normals: float
+    energies: float = 0.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
+    parser.add_argument("--json", type=Path, default=Path("results/bench_samplers.json"))
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.steps = 2, 5
+    rows = measure(given.rounds, given.steps)
+    width = max(len(name) for name in rows) + 2
+    print(f"{'a step over its price':<{width}}{'median':>8}{'quartiles':>14}   gradients, normals")
+    for name, row in rows.items():
+        spread = f"{row['lower']:.2f}–{row['upper']:.2f}"
+        late = "" if row["median"] <= ASKED else f"   above {ASKED}"
+        counts = f"{row['gradients']:g}, {row['normals']:g}"
+        print(f"{name:<{width}}{row['median']:>8.2f}{spread:>14}   {counts}{late}")
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
+    print(f"{machine()}\nwritten to {given.json}")
+    return 0
+
+
+def samplers(posterior: Any, params: Any, data: Any) -> dict[str, tuple[Any, Price]]:
+    """Every sampler on the large network, at steps that hardly move it, and its price."""
+    import sgmcmc
+    from sgmcmc import clocks, gradients, metrics
+
+    h, step = 1e-4, 1e-7
+    overdamped = ("sgld", "leimkuhler_matthews")
+    underdamped = (
+        "baoab", "obabo", "aboba", "ubu", "bub", "babo", "symplectic_euler", "euler_maruyama",
+        "sghmc", "sort", "should", "quicsort", "sgnht",
+    )  # fmt: skip
+    kernels = {name: getattr(sgmcmc, name)(posterior, step) for name in overdamped}
+    kernels |= {name: getattr(sgmcmc, name)(posterior, h) for name in underdamped}
+    running = sgmcmc.running_variance()
+    kernels |= {
+        "sghmc, running variance": sgmcmc.sghmc(posterior, h, noise_estimate=running),
+        "psgld, no Γ": sgmcmc.psgld(posterior, step, metric=metrics.rmsprop(gamma=False)),
+        "sgld, cyclical": sgmcmc.sgld(
+            posterior, clocks.cyclical(step, num_cycles=4, total_steps=10**6)
+        ),
+        "sgld, control variate": sgmcmc.sgld(
+            posterior, step, gradient=gradients.control_variate(params)
+        ),
+        "sgld, SVRG": sgmcmc.sgld(posterior, step, gradient=gradients.svrg(10**6)),
+        "samadams": sgmcmc.samadams(posterior, h),
+        "sa_sgld": sgmcmc.sa_sgld(posterior, step),
+    }
+    return {
+        name: (k, Price(k.gradient_evaluations, k.plan.num_normals)) for name, k in kernels.items()
+    }
+
+
+def measure(rounds: int, steps: int) -> dict[str, dict[str, float]]:
+    posterior, params, data = problem(LARGE)
+    made = samplers(posterior, params, data)
+    runs: dict[str, Callable[[], Any]] = {"optax.sgd": sgd_scan(posterior, params, data, steps, 1)}
+    for name, (kernel, _) in made.items():
+        runs[name] = library_loop(kernel, params, data, steps)
+    times = {name: np.asarray(t) for name, t in interleave(runs, rounds).items()}
+    gradient = times["optax.sgd"]
+    normal = times["sgld"] - gradient
+    rows = {}
+    for name, (_, price) in made.items():
+        if name != "sgld":
+            expected = price.gradients * gradient + price.normals * normal
+            rows[name] = {**summary(times[name] / expected), **price._asdict()}
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

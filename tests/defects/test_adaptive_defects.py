@@ -1,0 +1,149 @@
+"""Defects injected into adaptive kernels: two steps written out in NumPy must tell each.
+
+The oracle is the scheme as printed, Z(½) BAOAB Z(½) with dt = ψ(ζ) Δτ, in its own order of
+letters, against the kernel's rotated one; and SA-SGLD's. Times, weights and positions count.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sgmcmc
+from sgmcmc import clocks
+from sgmcmc.adaptive import AdaptiveKernel
+from sgmcmc.splitting import extend
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+TAU, ALPHA, M_LOW, M_HIGH = 0.1, 2.0, 0.25, 4.0
+CLOCK = clocks.samadams(TAU, alpha=ALPHA, m=M_LOW, M=M_HIGH, r=1.0, scale=1.0, start=0.7)
+NOISE = np.array([[[0.3, -1.1]], [[-0.8, 0.5]], [[1.4, 0.2]]])
+START, MOMENTUM = np.array([0.9, -1.3]), np.array([0.4, 0.6])
+
+
+def quartic(x):
+    return -jnp.sum(x**4) / 4
+
+
+TARGET = sgmcmc.Posterior.from_log_density(quartic)
+
+
+def psi(zeta):
+    return M_LOW * (zeta + M_HIGH) / (zeta + M_LOW)
+
+
+def relax(zeta, gradient, t):
+    stay = np.exp(-ALPHA * t)
+    return stay * zeta + (1 - stay) / ALPHA * np.sum(gradient**2)
+
+
+def zbaoabz():
+    """(position, weight, dt) after each step; the kernel begins after the first Z and B."""
+    x, p, zeta, made = START, MOMENTUM, 0.7, []
+    for noise in NOISE[:, 0]:
+        dt = psi(zeta) * TAU
+        x = x + dt / 2 * p
+        c = np.exp(-dt)
+        p = c * p + np.sqrt(1 - c**2) * noise
+        x = x + dt / 2 * p
+        p = p - dt / 2 * x**3
+        zeta = relax(zeta, x**3, TAU / 2)
+        made.append((x, psi(zeta), dt))
+        zeta = relax(zeta, x**3, TAU / 2)
+        p = p - psi(zeta) * TAU / 2 * x**3
+    return made
+
+
+def sa_sgld():
+    x, zeta, made = START, 0.7, []
+    for noise in NOISE[:, 0]:
+        zeta = relax(zeta, x**3, TAU)
+        dt = psi(zeta) * TAU
+        made.append((x, psi(zeta), dt))
+        x = x - dt * x**3 + np.sqrt(2 * dt) * noise
+    return made
+
+
+def agrees(kernel, oracle):
+    state = kernel.init(jnp.asarray(START), jax.random.key(0))
+    if kernel.friction is not None:
+        state = state._replace(momentum=jnp.asarray(MOMENTUM))
+    for noise, (x, weight, dt) in zip(NOISE, oracle(), strict=True):
+        state, info = kernel.drive(jnp.asarray(noise), state, None)
+        same = [
+            np.allclose(made, wanted, rtol=1e-6)
+            for made, wanted in ((info.position, x), (info.weight, weight), (info.time, dt))
+        ]
+        if not all(same):
+            return False
+    return True
+
+
+KERNELS = {"samadams": (sgmcmc.samadams(TARGET, CLOCK), zbaoabz),
+           "sa_sgld": (sgmcmc.sa_sgld(TARGET, CLOCK), sa_sgld)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_kernels_are_the_printed_schemes(name):
+    assert agrees(*KERNELS[name])
+
+
+class NoWeights(AdaptiveKernel):
+    def _time(self, state, end):
+        dt, weight = super()._time(state, end)
+        return dt, jnp.ones_like(weight)
+
+
+class LastWeight(AdaptiveKernel):
+    """The dt of the step that led here, in the place of the one that belongs to the draw."""
+
+    def _time(self, state, end):
+        dt, _ = super()._time(state, end)
+        return dt, self.clock.weight(state.clock.memory)
+
+
+class Twice(AdaptiveKernel):
+    def _apply(self, letter, fraction, row, phase, noise, pace):
+        after = super()._apply(letter, fraction, row, phase, noise, pace)
+        if letter != "Z":
+            return after
+        return super()._apply(letter, fraction, row, after, noise, pace)
+
+
+class PlainNoise(AdaptiveKernel):
+    """ψ rescales the drift, and not the noise."""
+
+    def _apply(self, letter, fraction, row, phase, noise, pace):
+        if letter not in "OE":
+            return super()._apply(letter, fraction, row, phase, noise, pace)
+        silent = super()._apply(letter, fraction, row, phase, jnp.zeros_like(noise), pace)
+        loud = super()._apply(letter, fraction, row, phase, noise, pace)
+        scale = 1 / jnp.sqrt(self.clock.factor(phase.memory))
+        field = "momentum" if letter == "O" else "position"
+        quiet, noisy = getattr(silent, field), getattr(loud, field)
+        return silent._replace(**{field: quiet + scale * (noisy - quiet)})
+
+
+class FixedLetters(AdaptiveKernel):
+    """The last B of a step takes the next step's dt too early: ζ moves before it."""
+
+    def _apply(self, letter, fraction, row, phase, noise, pace):
+        if letter == "B":
+            moved = self.clock.flow(phase.memory, phase.gradient, 0.5 * pace.dt)
+            early = super()._apply(letter, fraction, row, phase._replace(memory=moved), noise, pace)
+            return early._replace(memory=phase.memory)
+        return super()._apply(letter, fraction, row, phase, noise, pace)
+
+
+COMMON = (NoWeights, LastWeight, Twice, PlainNoise)
+
+
+@pytest.mark.parametrize(
+    ("name", "defect"),
+    [*((name, defect) for name in KERNELS for defect in COMMON), ("samadams", FixedLetters)],
+)
+def test_defects_are_seen(name, defect):
+    """Weights dropped or of another step, ζ moved twice, ψ on the drift alone, B's dt."""
+    kernel, oracle = KERNELS[name]
+    assert not agrees(extend(kernel, defect), oracle)
