@@ -6,6 +6,8 @@ from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
+from sgmcmc.exact import amagold, sggmc
+from sgmcmc.full_gradient import hmc, mala
 from sgmcmc.integrators import babo, bub, quicsort, should, sort, symplectic_euler
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import (
@@ -25,11 +27,12 @@ from sgmcmc.preconditioned import psgld
 from sgmcmc.run import NonFiniteError, Run
 from sgmcmc.sampler import sample
 from sgmcmc.thermostats import sgnht
-from sgmcmc.types import Batch, Info, Kernel, State
+from sgmcmc.types import Batch, Blocks, Info, Kernel, State
 from sgmcmc.version import __version__
 
 __all__ = [
     "Batch",
+    "Blocks",
     "Info",
     "Kernel",
     "NonFiniteError",
@@ -38,6 +41,7 @@ __all__ = [
     "State",
     "__version__",
     "aboba",
+    "amagold",
     "babo",
     "baoab",
     "bub",
@@ -47,9 +51,11 @@ __all__ = [
     "find_mode",
     "from_blackjax",
     "gradients",
+    "hmc",
     "langevin",
     "leimkuhler_matthews",
     "load",
+    "mala",
     "metrics",
     "obabo",
     "psgld",
@@ -57,6 +63,7 @@ __all__ = [
     "reducers",
     "running_variance",
     "sample",
+    "sggmc",
     "sghmc",
     "sgld",
     "sgnht",
