@@ -8,8 +8,7 @@ probability
 
 W the work that the block's own noisy forces do, by each sampler's formula. On rejection the
 position is θ₀ again and the momentum −r₀. The law is then exp(−U/T − rᵀr/(2T)) exactly, at
-any step size and however noisy the gradients: those cost acceptance, never bias. At T = 0
-blocks with ΔU + W ≤ 0 are accepted, and no other.
+any step size and however noisy the gradients: those cost acceptance, never bias.
 
 This holds if a block's batches, read backwards, have the law they have forwards
 (`sgmcmc.streams.require_reversible`), and if the Gaussians are Gaussian: the proposal's
@@ -131,9 +130,11 @@ class CorrectedKernel(eqx.Module):
         proposal = self.propose(noise.normals, state, pace, blocks)
         energy = self._energy(proposal.position, blocks.data)
         change = energy - state.extra + proposal.work
+        # Of T as it falls to 0 this is the limit, with no 0/0.
+        probability = jnp.where(change > 0, jnp.exp(-change / pace.temperature), 1.0)
         # What is not finite is refused: −inf too, which no density has.
         acceptance = jnp.where(
-            jnp.isfinite(energy) & ~jnp.isnan(change), _probability(change, pace.temperature), 0.0
+            jnp.isfinite(energy) & ~jnp.isnan(change), probability.astype(change.dtype), 0.0
         )
         accepted = noise.uniform < acceptance
 
@@ -239,17 +240,10 @@ def build(
         posterior=posterior,
         clock=as_clock(step_size),
         friction=as_rate(friction, "friction"),
-        temperature=as_rate(temperature, "temperature"),
+        temperature=as_rate(temperature, "temperature", above_zero=True),
         metric=metric,
         gradient=gradient,
         num_steps=int(num_steps),
         name=name,
         block_size=int(block_size),
     )
-
-
-def _probability(change: Array, temperature: Array) -> Array:
-    """min(1, exp(−change/T)), and its limit at T = 0."""
-    frozen = temperature == 0
-    warm = jnp.exp(-jnp.maximum(change, 0.0) / jnp.where(frozen, 1.0, temperature))
-    return jnp.where(frozen, change <= 0, warm).astype(change.dtype)

@@ -105,7 +105,8 @@ def amagold(
         block_size: examples evaluated at a time in the energy of all data.
         gradient: `minibatch()`, `full()` or `control_variate(mode)`; estimators that remember
             where the chain has been are refused.
-        posterior, step_size, friction, temperature, metric: see `sgmcmc.kernels`.
+        temperature: T > 0; without temperature a block that is refused once is refused for ever.
+        posterior, step_size, friction, metric: see `sgmcmc.kernels`.
 
     Raises:
         TypeError, ValueError: the argument is named, with what was given and what is allowed.

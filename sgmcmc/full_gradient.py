@@ -1,7 +1,8 @@
 """MALA and HMC on all data, by BlackJAX: references to hold the minibatch samplers against.
 
 They take their data from `sample`, as every sampler here does, and target exp(−U/T). Needs
-the extra `blackjax`. Other algorithms of BlackJAX's (NUTS) run by `sgmcmc.from_blackjax`.
+the extra `blackjax`. Other algorithms of BlackJAX's (NUTS) run by `sgmcmc.from_blackjax`, which
+compiles in what its target closes over.
 """
 
 from __future__ import annotations

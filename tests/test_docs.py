@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -80,16 +81,21 @@ def test_docstring_examples(module):
 
 
 def test_every_sampler_is_in_the_tables():
+    import sgmcmc.exact
+    import sgmcmc.full_gradient
     import sgmcmc.integrators
     import sgmcmc.kernels
 
+    modules = (sgmcmc.kernels, sgmcmc.integrators, sgmcmc.exact, sgmcmc.full_gradient)
     names = [
         name
-        for module in (sgmcmc.kernels, sgmcmc.integrators)
+        for module in modules
         for name, value in vars(module).items()
-        if callable(value) and value.__module__ == module.__name__ and not name.startswith("_")
+        if isinstance(value, types.FunctionType)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
     ]
-    assert {"sgld", "quicsort"} <= set(names)
+    assert {"sgld", "quicsort", "amagold", "mala"} <= set(names)
     readme = (ROOT / "README.md").read_text("utf-8")
     page = (ROOT / "docs" / "samplers.md").read_text("utf-8")
     for name in names:
