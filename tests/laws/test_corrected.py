@@ -228,3 +228,53 @@ def test_amagold_needs_the_same_of_its_streams():
     still = law_change(sgmcmc.amagold, "with_replacement", 3, 1, 2)
     np.testing.assert_allclose(still, 0, atol=2e-3)
     assert np.max(np.abs(law_change(sgmcmc.amagold, "cyclic", 2, 1, 2))) > 0.03
+
+
+# ------------------------------------------------------------------- the dynamics themselves
+
+
+def test_a_block_of_sggmc_is_obabo():
+    """With L = 1 an accepted block is one step of OBABO with the same normals and batch."""
+    target, data = blocks.double_well()
+    options = {"friction": 1.7, "temperature": 0.6, "metric": metrics.diagonal(1.3)}
+    one = sgmcmc.sggmc(target, 0.3, 1, **options)
+    other = sgmcmc.langevin(target, 0.3, word="OBABO", reuse_gradient=False, **options)
+    normals, x, r = jnp.array([[0.4], [-1.1]]), jnp.array(0.8), jnp.array(-0.5)
+    batch = Batch(jax.tree.map(lambda leaf: leaf[1:2], data))
+    given = Blocks(jax.tree.map(lambda leaf: leaf[None], batch), data)
+    _, (position, momentum, _) = outcome(one, normals, x, r, given)
+    state = other.init(x, jax.random.key(0), data)._replace(momentum=r)
+    following, _ = eqx.filter_jit(other.drive)(normals, state, batch)
+    np.testing.assert_allclose(position, following.position, rtol=1e-12)
+    np.testing.assert_allclose(momentum, following.momentum, rtol=1e-12)
+
+
+def test_a_block_of_amagold_by_hand():
+    """Two steps in the paper's own letters, p, β = γ/2 and mass 1/s², and its ρ."""
+    target, data = blocks.double_well()
+    h, gamma, temperature, s = 0.3, 1.7, 0.6, 1.3
+    kernel = sgmcmc.amagold(
+        target, h, 2, friction=gamma, temperature=temperature, metric=metrics.diagonal(s)
+    )
+    normals, x, r = np.array([[0.4], [-1.1]]), 0.8, -0.5
+    batches = Batch(jax.tree.map(lambda leaf: leaf[jnp.array([[1], [0]])], data))
+    given = Blocks(batches, data)
+    _, (position, momentum, info) = outcome(
+        kernel, jnp.asarray(normals), jnp.asarray(x), jnp.asarray(r), given
+    )
+    a, b, c = blocks.WELL
+    beta, start, p, rho = gamma / 2, x, r / s, 0.0
+    x = x + h / 2 * s**2 * p
+    for step, i in enumerate((1, 0)):
+        if step:
+            x = x + h * s**2 * p
+        g = 4 * (a[i] * x**3 - b[i] * x + c[i])
+        noise = np.sqrt(4 * beta * h * temperature) / s * normals[step, 0]
+        new = ((1 - h * beta) * p - h * g + noise) / (1 + h * beta)
+        rho += h / (2 * temperature) * g * s**2 * (p + new)
+        p = new
+    x = x + h / 2 * s**2 * p
+    np.testing.assert_allclose([position, momentum], [x, s * p], rtol=1e-12)
+    ratio = np.exp((blocks.potential(start) - blocks.potential(x)) / temperature + rho)
+    np.testing.assert_allclose(info.acceptance, min(1, ratio), rtol=1e-10)
+    assert info.acceptance < 1
