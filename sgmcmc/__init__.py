@@ -8,6 +8,8 @@ from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
 from sgmcmc.eulers import euler_maruyama, leimkuhler_matthews, sghmc, sgld, symplectic_euler
+from sgmcmc.exact import amagold, sggmc
+from sgmcmc.full_gradient import hmc, mala
 from sgmcmc.integrators import babo, bub, quicsort, should, sort
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import aboba, baoab, langevin, obabo, ubu
@@ -17,11 +19,12 @@ from sgmcmc.preconditioned import psgld
 from sgmcmc.run import NonFiniteError, Run
 from sgmcmc.sampler import sample
 from sgmcmc.thermostats import sgnht
-from sgmcmc.types import Batch, Info, Kernel, State
+from sgmcmc.types import Batch, Blocks, Info, Kernel, State
 from sgmcmc.version import __version__
 
 __all__ = [
     "Batch",
+    "Blocks",
     "Info",
     "Kernel",
     "NonFiniteError",
@@ -30,6 +33,7 @@ __all__ = [
     "State",
     "__version__",
     "aboba",
+    "amagold",
     "babo",
     "baoab",
     "bub",
@@ -39,9 +43,11 @@ __all__ = [
     "find_mode",
     "from_blackjax",
     "gradients",
+    "hmc",
     "langevin",
     "leimkuhler_matthews",
     "load",
+    "mala",
     "metrics",
     "obabo",
     "psgld",
@@ -52,6 +58,7 @@ __all__ = [
     "sa_sgld",
     "samadams",
     "sample",
+    "sggmc",
     "sghmc",
     "sgld",
     "sgnht",

@@ -152,6 +152,8 @@ def data_and_stream(
         raise ValueError(
             f'batch_size: got {batch_size}; allowed with stream="full": None or {data_size}'
         )
+    if hasattr(kernel, "check_stream"):
+        kernel.check_stream(chosen, data_size, batch_size)
     return data, chosen, int(batch_size)
 
 

@@ -225,11 +225,22 @@ def cyclical(
     return CyclicalClock(Schedule(_Cosine(initial, length)), length, share, weights)
 
 
-def as_clock(step_size: Any) -> Clock:
-    """A clock from a float, a schedule or a clock."""
-    if isinstance(step_size, Clock):
-        return step_size
-    return Clock(as_rate(step_size, "step_size", above_zero=True))
+def as_clock(step_size: Any, *, adaptive: bool = False) -> Clock:
+    """A clock from a float, a schedule or a clock; `adaptive`: whether the kernel has Z.
+
+    Raises:
+        ValueError: an adaptive clock without Z, or Z without one.
+    """
+    clock = step_size
+    if not isinstance(clock, Clock):
+        clock = Clock(as_rate(step_size, "step_size", above_zero=True))
+    if clock.adaptive != adaptive:
+        raise ValueError(
+            "step_size: an adaptive clock and the letter Z need each other; allowed: "
+            'sgmcmc.samadams, sgmcmc.sa_sgld, or langevin(word="ZBAOABZ") with '
+            "clocks.samadams(…), all others with a number, a schedule or another clock"
+        )
+    return clock
 
 
 def _require_choice(weights: str) -> None:

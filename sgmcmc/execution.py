@@ -236,13 +236,18 @@ def _finish(
 
 
 def _gradient_evaluations(after: Continuation) -> float:
-    """Minibatch gradients of all chains' steps; a refresh from all data counts as N/n of them."""
+    """Minibatch gradients of all chains' steps; a refresh from all data counts as N/n of them.
+
+    An energy of all data counts as N/(3n): an evaluation without the backward pass, which
+    costs about twice as much.
+    """
     kernel, program = after.inputs.kernel, after.inputs.program
     count = kernel.gradient_evaluations * after.counter
     every = getattr(kernel, "refresh_every", None)
+    passes = program.data_size / program.batch_size if program.batch_size else 1
     if every is not None:
-        refreshes = max(0, after.counter - 1) // every
-        count += refreshes * program.data_size / program.batch_size
+        count += max(0, after.counter - 1) // every * passes
+    count += getattr(kernel, "full_energies", 0) * after.counter * passes / 3
     return float(count * after.settings.num_chains)
 
 

@@ -13,9 +13,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from sgmcmc import checks, streams, trees
-from sgmcmc.loop import plain, refreshed
-from sgmcmc.posterior import leading_axis
+from sgmcmc import batches, checks, trees
+from sgmcmc.loop import refreshed
 from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State
 
 
@@ -48,33 +47,22 @@ def bind(kernel: Any, data: PyTree, batch_size: int | None, stream: Any) -> Any:
         stream of the state's own, keyed by `init`'s key; the loop passes none.
     """
     data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
-    if kernel.batches_per_step != 1:
-        raise ValueError("kernel: bind takes kernels with batches_per_step = 1")
-    sizes = (0 if data is None else leading_axis(data), batch_size)
+    source = batches.source(chosen, batch_size, data, kernel)
 
     def init(position: PyTree, rng_key: Key) -> BoundState:
         state_key, stream_key = jax.random.split(rng_key)
         state = kernel.init(position, state_key, data)
         counter = jnp.zeros((), jnp.int32)
-        order = counter[None][:0]
-        if data is not None:
-            order = streams.order_at(chosen, stream_key, counter, *sizes)
-        return BoundState(state.position, state, counter, stream_key, order)
+        return BoundState(
+            state.position, state, counter, stream_key, batches.room(source, stream_key)
+        )
 
     def step(rng_key: Key, bound: BoundState) -> tuple[BoundState, Info]:
-        counter, order, batch = bound.counter, bound.order, None
-        if data is not None:
-            if chosen.order is not None:
-                order = jax.lax.cond(
-                    counter % chosen.period(*sizes) == 0,
-                    lambda: streams.order_at(chosen, bound.stream_key, counter, *sizes),
-                    lambda: bound.order,
-                )
-            rows = chosen.rows(order, bound.stream_key, counter, *sizes)
-            batch = streams.gather(chosen, rows, data)
-        state = refreshed(kernel, counter, bound.state, data, plain)
+        counter, key = bound.counter, bound.stream_key
+        order, batch, _ = batches.following(source, key, counter, bound.order, batches.plain)
+        state = refreshed(kernel, counter, bound.state, data, batches.plain)
         state, info = kernel.step(rng_key, state, batch)
-        return BoundState(info.position, state, counter + 1, bound.stream_key, order), info
+        return BoundState(info.position, state, counter + 1, key, order), info
 
     try:
         from blackjax import SamplingAlgorithm as TheirAlgorithm
@@ -108,9 +96,7 @@ class BlackjaxKernel(eqx.Module):
         theirs = _array_state(theirs)
         energy = -jnp.asarray(getattr(theirs, "logdensity", 0.0))
         one, zero = jnp.ones(()), jnp.zeros(())
-        finite = jnp.isfinite(energy)
-        for leaf in jax.tree.leaves(theirs.position):
-            finite = finite & jnp.all(jnp.isfinite(leaf))
+        finite = jnp.isfinite(energy) & trees.all_finite(theirs.position)
         clock = state.clock._replace(count=state.clock.count + 1)
         acceptance = getattr(info, "acceptance_rate", None)
         report = Info(theirs.position, one, one, energy, zero, zero, finite, acceptance)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from sgmcmc import streams
-from sgmcmc.types import Array, Batch, Info, Key, PyTree, State
+from sgmcmc import batches, streams, trees
+from sgmcmc.types import Array, Info, Key, PyTree, State
 
 
 class Program(NamedTuple):
@@ -124,7 +124,7 @@ def _advance_in_turn(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, R
 
     def one(args: tuple[Keys, Carry]) -> tuple[Carry, Recorded]:
         keys, chain = args
-        return _advance(inputs._replace(keys=keys), span, chain, plain)
+        return _advance(inputs._replace(keys=keys), span, chain, batches.plain)
 
     return jax.lax.map(one, (inputs.keys, carry))
 
@@ -135,25 +135,21 @@ def _advance_group(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Rec
     return carry, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), recorded)
 
 
-def plain(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
-    """Stands in for `jax.vmap` where there is a single chain and no chain axis."""
-    return function
-
-
 def _advance(
     inputs: Inputs, span: Span, carry: Carry, over_chains: Callable[..., Any]
 ) -> tuple[Carry, Recorded]:
     """The loop itself; `over_chains` is `jax.vmap`, or nothing for a chain by itself."""
     program, kernel, keys = inputs.program, inputs.kernel, inputs.keys
+    source = batches.source(program.stream, program.batch_size, inputs.data, kernel)
 
     def step(t: Array, state: State, order: Array) -> tuple[State, Array, Info]:
         state = refreshed(kernel, t, state, inputs.data, over_chains)
-        order, batch, batch_axis = _next_batch(inputs, t, order, over_chains)
+        order, batch, axes = batches.following(source, keys.stream, t, order, over_chains)
 
         def one(key: Key, state: State, batch: Any) -> tuple[State, Info]:
             return kernel.step(jax.random.fold_in(key, t), state, batch)
 
-        state, info = over_chains(one, in_axes=(0, 0, batch_axis))(keys.noise, state, batch)
+        state, info = over_chains(one, in_axes=(0, 0, axes))(keys.noise, state, batch)
         return state, order, info
 
     def unseen(t: Array, loop: _Loop) -> _Loop:
@@ -173,7 +169,7 @@ def _advance(
         def draw(_: Array, group: tuple[_Loop, PyTree, Recorded]) -> tuple[Any, ...]:
             loop, reduced, recorded = group
             state, order, info = step(last, loop.state, loop.order)
-            finite = info.finite & over_chains(_all_finite)(info.position)
+            finite = info.finite & over_chains(trees.all_finite)(info.position)
             elapsed = _add_time(loop.elapsed, info.time)
             loop = _Loop(state, order, _first_failure(loop.failed, last, finite), elapsed)
             # A chain that has failed adds nothing more, unless the run ignores failures.
@@ -239,46 +235,7 @@ def _first_failure(failed: Array, t: Array, finite: Array) -> Array:
     return jnp.where((failed < 0) & ~finite, t, failed)
 
 
-def _next_batch(
-    inputs: Inputs, t: Array, order: Array, over_chains: Callable[..., Any]
-) -> tuple[Array, Any, int | None]:
-    """(order, batch, its vmap axis) of step t; the epoch's permutation is made when t opens it."""
-    program, data = inputs.program, inputs.data
-    if data is None:
-        return order, None, None
-    stream, sizes = program.stream, (program.data_size, program.batch_size)
-    if stream.name == "full":
-        return order, Batch(data), None
-    batches = []
-    for part in range(inputs.kernel.batches_per_step):
-        counter = t * inputs.kernel.batches_per_step + part
-
-        def prepare(key: Key, counter: Array = counter) -> Array:
-            return streams.order_at(stream, key, counter, *sizes)
-
-        def pick(order: Array, key: Key, counter: Array = counter) -> Batch:
-            return streams.gather(stream, stream.rows(order, key, counter, *sizes), data)
-
-        if stream.order is not None:
-            order = jax.lax.cond(
-                counter % stream.period(*sizes) == 0,
-                lambda old, prepare=prepare: over_chains(prepare)(inputs.keys.stream),
-                lambda old: old,
-                order,
-            )
-        batches.append(over_chains(pick)(order, inputs.keys.stream))
-    if len(batches) == 1:
-        return order, batches[0], 0
-    axis = 0 if over_chains is plain else 1
-    return order, jax.tree.map(lambda *parts: jnp.stack(parts, axis), *batches), 0
-
-
 def _fold(reducers: PyTree, states: PyTree, position: PyTree, weight: Array, counts: Array) -> Any:
     """Fold one draw into every reducer, or leave them as they are."""
     folded = {name: r.update(states[name], position, weight) for name, r in reducers.items()}
     return jax.tree.map(lambda new, old: jnp.where(counts, new, old), folded, states)
-
-
-def _all_finite(tree: PyTree) -> Array:
-    flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(flags))

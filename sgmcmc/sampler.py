@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from sgmcmc import checks, describe, streams, trees
+from sgmcmc import batches, checks, describe, trees
 from sgmcmc.archive import Saved
 from sgmcmc.chains import choose_method
 from sgmcmc.collecting import collector
@@ -277,12 +277,8 @@ def _start(inputs: Inputs, momentum_keys: Key, position: PyTree) -> Carry:
     program, kernel = inputs.program, inputs.kernel
     begin = lambda p, k: kernel.init(p, k, inputs.data)  # noqa: E731
     state = jax.vmap(begin)(position, momentum_keys)
-    # Room for the first epoch's order; step 0 opens that epoch and fills it in.
-    sizes = (program.data_size, program.batch_size)
-    stream = program.stream if inputs.data is not None else streams.full()
-    first_order = lambda k: streams.order_at(stream, k, jnp.zeros((), jnp.int32), *sizes)  # noqa: E731
-    shape = jax.eval_shape(jax.vmap(first_order), inputs.keys.stream)
-    order = jnp.zeros(shape.shape, shape.dtype)
+    source = batches.source(program.stream, program.batch_size, inputs.data, kernel)
+    order = jax.vmap(lambda key: batches.room(source, key))(inputs.keys.stream)
     reduced = {name: jax.vmap(r.init)(position) for name, r in inputs.reducers.items()}
     failed, zero = jnp.full(momentum_keys.shape, -1, jnp.int32), jnp.zeros(momentum_keys.shape)
     return Carry(state, order, failed, (zero, zero), reduced)

@@ -253,25 +253,7 @@ def build(
     Raises:
         TypeError, ValueError: the argument is named, with what was given and what is allowed.
     """
-    if not isinstance(posterior, Posterior):
-        raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
-    if noise not in noises.KINDS:
-        raise ValueError(f"noise: got {noise!r}; allowed: {', '.join(noises.KINDS)}")
-    if hasattr(metric, "evaluate"):
-        raise TypeError(
-            f"metric: got {type(metric).__name__}, which changes with the position; only "
-            "sgmcmc.psgld allows for that. Expected identity, diagonal or dense"
-        )
-    for part, value, needs in (("metric", metric, "to_position"), ("gradient", gradient, "init")):
-        if isinstance(value, type) or not hasattr(value, needs):
-            raise TypeError(f"{part}: got {value!r}; expected one of sgmcmc.{part}s")
-    clock = as_clock(step_size)
-    if clock.adaptive != any(step.letter == "Z" for step in plan.substeps):
-        raise ValueError(
-            "step_size: an adaptive clock and the letter Z need each other; allowed: "
-            'sgmcmc.samadams, sgmcmc.sa_sgld, or langevin(word="ZBAOABZ") with '
-            "clocks.samadams(…), all others with a number, a schedule or another clock"
-        )
+    check_parts(posterior, metric, gradient, noise)
     if batches_per_step not in (1, plan.gradient_evaluations):
         raise ValueError(
             f"batches_per_step: got {batches_per_step}; allowed: 1, or one for each of "
@@ -287,7 +269,7 @@ def build(
         )
     return kind(
         posterior=posterior,
-        clock=clock,
+        clock=as_clock(step_size, adaptive=any(s.letter == "Z" for s in plan.substeps)),
         friction=None if friction is None else as_rate(friction, "friction"),
         temperature=as_rate(temperature, "temperature"),
         metric=metric,
@@ -299,6 +281,22 @@ def build(
         batches_per_step=batches_per_step,
         refresh_every=getattr(gradient, "refresh_every", None),
     )
+
+
+def check_parts(posterior: Any, metric: Any, gradient: Any, noise: Any) -> None:
+    """Raise a TypeError or ValueError that names the part of a kernel that does not fit."""
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
+    if noise not in noises.KINDS:
+        raise ValueError(f"noise: got {noise!r}; allowed: {', '.join(noises.KINDS)}")
+    if hasattr(metric, "evaluate"):
+        raise TypeError(
+            f"metric: got {type(metric).__name__}, which changes with the position; only "
+            "sgmcmc.psgld allows for that. Expected identity, diagonal or dense"
+        )
+    for part, value, needs in (("metric", metric, "to_position"), ("gradient", gradient, "init")):
+        if isinstance(value, type) or not hasattr(value, needs):
+            raise TypeError(f"{part}: got {value!r}; expected one of sgmcmc.{part}s")
 
 
 _Kernel = TypeVar("_Kernel", bound=SplittingKernel)

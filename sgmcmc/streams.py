@@ -138,6 +138,44 @@ def check_batch_size(batch_size: int, data_size: int, stream: Stream) -> None:
         raise ValueError(f"batch_size: got {batch_size}; allowed: at least 1{upper}")
 
 
+def require_reversible(stream: Stream, num_steps: int, data_size: int, batch_size: int) -> None:
+    """Raise unless blocks of `num_steps` batches have, read backwards, the law they have forwards.
+
+    That is what a Metropolis correction of a block asks, given all that the chain's state
+    depends on: which examples are still to come in an epoch may be known to the chain, the
+    order in which a block takes them may not. So blocks may cut an epoch of equal batches
+    into equal parts, or hold whole epochs; a there-and-back sweep must be held whole.
+
+    Raises:
+        ValueError: the stream is named, with what is allowed.
+    """
+    k = num_batches(data_size, batch_size)
+    whole = k * batch_size == data_size
+    if num_steps == 1 or stream.rows in (_draw_rows, _all_rows):
+        return
+    if stream.rows is _forward_rows:
+        if k == 1 or (whole and (k % num_steps == 0 or num_steps % k == 0)):
+            return
+        rule = (
+            f"a num_steps that divides the epoch's K = {k} batches or is a multiple of K"
+            if whole
+            else f"a batch_size that divides the {data_size} examples"
+        )
+    elif stream.rows is _there_and_back_rows:
+        if num_steps % (2 * k) == 0:
+            return
+        rule = f"a num_steps that is a multiple of the epoch's 2K = {2 * k} batches"
+    elif stream.rows is _cyclic_rows and k == 1:
+        return
+    else:
+        rule = "num_steps=1"
+    raise ValueError(
+        f'stream: got "{stream.name}" with num_steps={num_steps}, batch_size={batch_size} and '
+        f"{data_size} examples; a block's batches would not have the same law read backwards, so "
+        f'its correction would be wrong. Allowed: "with_replacement", "full", or here {rule}'
+    )
+
+
 def _permutation(key: Key, epoch: Array, data_size: int, batch_size: int) -> Array:
     order = jax.random.permutation(jax.random.fold_in(key, epoch), data_size).astype(jnp.int32)
     padding = num_batches(data_size, batch_size) * batch_size - data_size

@@ -66,6 +66,11 @@ def accumulator_dtype(tree: PyTree) -> Any:
     return jnp.result_type(jnp.float32, *(jnp.asarray(x).dtype for x in jax.tree.leaves(tree)))
 
 
+def all_finite(tree: PyTree) -> Array:
+    """() bool: whether every number of every leaf is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
 def copy(tree: PyTree) -> PyTree:
     """New buffers with the same values: what is donated must not be the user's own."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)

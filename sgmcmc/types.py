@@ -32,6 +32,20 @@ class Batch(NamedTuple):
     share: Array | None = None
 
 
+class Blocks(NamedTuple):
+    """What a kernel with `needs_data = True` is given each step.
+
+    Attributes:
+        batches: its L = `batches_per_step` batches, each leaf with a leading axis L; None
+            where each of them is all the data.
+        data: all data, without a `Batch` around it; no chain axis, vmap it as
+            `in_axes=Blocks(0, None)`.
+    """
+
+    batches: PyTree
+    data: PyTree
+
+
 class ClockState(NamedTuple):
     """Steps made so far, int32 (), and what an adaptive clock remembers."""
 
@@ -89,6 +103,13 @@ class Kernel(Protocol):
 
     A kernel is a pytree. Its numbers are array leaves, so that kernels which differ in
     numbers alone share one trace and can be vmapped; everything else is static.
+
+    `batches_per_step` = L > 1: `step` is given L batches, with a leading axis L. A kernel may
+    declare `needs_data = True` (static; default False): `step` is then given
+    `Blocks(batches, data)`, the L batches, L = 1 included, with all data beside them. One that
+    cannot do with every stream may have `check_stream(stream, data_size, batch_size)`, which
+    `sample` calls before it starts, and which raises a ValueError. One that evaluates energies
+    over all data says how many in `full_energies`, for the count of costs.
     """
 
     order: int

@@ -81,16 +81,27 @@ def test_docstring_examples(module):
 
 def test_every_sampler_is_in_the_tables():
     import sgmcmc
-    from sgmcmc import adaptive, eulers, integrators, kernels, preconditioned, thermostats
+    from sgmcmc import (
+        adaptive,
+        eulers,
+        exact,
+        full_gradient,
+        integrators,
+        kernels,
+        preconditioned,
+        thermostats,
+    )
 
-    modules = (adaptive, eulers, integrators, kernels, preconditioned, thermostats)
+    modules = (
+        adaptive, eulers, exact, full_gradient, integrators, kernels, preconditioned, thermostats,
+    )  # fmt: skip
     names = [
         name
         for module in modules
         for name, value in vars(module).items()
         if name in sgmcmc.__all__ and value.__module__ == module.__name__
     ]
-    assert {"sgld", "quicsort"} <= set(names)
+    assert {"sgld", "quicsort", "amagold", "mala"} <= set(names)
     readme = (ROOT / "README.md").read_text("utf-8")
     page = (ROOT / "docs" / "samplers.md").read_text("utf-8")
     for name in names:

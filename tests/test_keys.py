@@ -53,7 +53,8 @@ def ledger(monkeypatch):
     """Every function of the library's by which keys are consumed, with a record kept."""
     book, epochs = Ledger(), set()
     plain = {
-        name: getattr(jax.random, name) for name in ("fold_in", "split", "permutation", "randint")
+        name: getattr(jax.random, name)
+        for name in ("fold_in", "split", "permutation", "randint", "uniform")
     }
     draw = noise.draw
 
@@ -80,6 +81,10 @@ def ledger(monkeypatch):
             book.draw(half, math.prod(shape))
         return plain["randint"](key, shape, *rest, **options)
 
+    def uniform(key, shape=(), *rest, **options):
+        book.draw(key, math.prod(shape))
+        return plain["uniform"](key, shape, *rest, **options)
+
     def record(rng_key, like, count, kind):
         made = draw(rng_key, like, count, kind)
         book.draw(rng_key, made.size)
@@ -87,6 +92,7 @@ def ledger(monkeypatch):
 
     for name, function in {
         "fold_in": fold_in, "split": split, "permutation": permutation, "randint": randint,
+        "uniform": uniform,
     }.items():  # fmt: skip
         monkeypatch.setattr(jax.random, name, function)
     monkeypatch.setattr(noise, "draw", record)
@@ -143,6 +149,23 @@ def test_no_random_word_is_used_twice(ledger, sampler, kind, stream, chain_metho
     jax.effects_barrier()
     total = sum(ledger.drawn.values()) - (0 if kind == "gaussian" else width)
     assert total == chains * (2 + start + steps * width + extra)
+
+
+def test_blocks_use_no_random_word_twice(ledger):
+    """Momenta, normals, Metropolis uniforms and the rows of each of a block's batches."""
+    chains, steps, length, n = 2, 4, 3, 6
+    target = Posterior(lambda p, b: -((b - p[0]) ** 2), lambda p: -jnp.sum(p**2), data_size=n)
+    sgmcmc.sample(
+        jax.random.key(8), sgmcmc.sggmc(target, 0.01, length), jnp.zeros(2),
+        jnp.arange(n, dtype=jnp.float32), batch_size=2, stream="with_replacement",
+        num_chains=chains, num_burnin=1, num_samples=steps - 1, chain_method="vmap",
+        progress=False,
+    )  # fmt: skip
+    settle(ledger)
+    ledger.check()
+    # Two parameters; L + 1 normals each and a uniform a block; two words for each index.
+    block = 2 * (length + 1) + 1 + length * 2 * 2
+    assert sum(ledger.drawn.values()) == chains * (2 + steps * block)
 
 
 def test_the_ledger_sees_a_key_drawn_from_twice(ledger):

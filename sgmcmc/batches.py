@@ -1,0 +1,122 @@
+"""The batches of one step: a stream's next turn, with the epoch's order that a loop carries.
+
+Every loop calls `following`: that of `sample`, and the steps bound for others' loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sgmcmc import streams
+from sgmcmc.posterior import leading_axis
+from sgmcmc.types import Array, Batch, Blocks, Key, PyTree
+
+
+class Source(NamedTuple):
+    """Where batches come from, and what a kernel asks for.
+
+    Attributes:
+        stream, batch_size: as `checks.data_and_stream` gives them.
+        data: all data; None: a target without data.
+        per_step: batches a step.
+        needs_data: the step is given `Blocks`, all data beside its batches.
+    """
+
+    stream: streams.Stream
+    batch_size: int
+    data: PyTree
+    per_step: int = 1
+    needs_data: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(N, n); both 0 without data."""
+        return (0 if self.data is None else leading_axis(self.data), self.batch_size)
+
+
+def source(stream: streams.Stream, batch_size: int, data: PyTree, kernel: Any) -> Source:
+    """The source of a kernel's batches."""
+    needs_data = getattr(kernel, "needs_data", False)
+    return Source(stream, batch_size, data, kernel.batches_per_step, needs_data)
+
+
+def plain(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
+    """Stands in for `jax.vmap` where there is a single chain and no chain axis."""
+    return function
+
+
+def room(source: Source, key: Key) -> Array:
+    """An order of the right shape, of zeros: the first step opens an epoch and fills it in."""
+    if source.data is None:
+        return jnp.zeros((0,), jnp.int32)
+    first = lambda key: streams.order_at(  # noqa: E731
+        source.stream, key, jnp.zeros((), jnp.int32), *source.sizes
+    )
+    shape = jax.eval_shape(first, key)
+    return jnp.zeros(shape.shape, shape.dtype)
+
+
+def following(
+    source: Source, keys: Key, t: Array, order: Array, over_chains: Callable[..., Any]
+) -> tuple[Array, Any, Any]:
+    """(order, batch, its vmap axes) of step t; the epoch's permutation is made when t opens it.
+
+    Args:
+        source: the stream, the data, and how many batches a step takes.
+        keys: the stream key, of one chain or of each.
+        t: the step, counted from 0.
+        order: what the step before left.
+        over_chains: `jax.vmap`, or `plain` for a chain by itself.
+    """
+    if source.data is None:
+        return order, None, None
+    several = source.per_step > 1 or source.needs_data
+    if source.stream.name == "full":
+        batch: Any = Batch(source.data)
+        if source.needs_data:
+            return order, Blocks(None, source.data), None
+        if several:
+            repeat = lambda x: jnp.broadcast_to(x, (source.per_step, *x.shape))  # noqa: E731
+            batch = jax.tree.map(repeat, batch)
+        return order, batch, None
+    if not several:
+        order, batch = _turn(source, keys, t, order, over_chains)
+        return order, batch, 0
+    first = t * source.per_step
+
+    def one(order: Array, part: Array) -> tuple[Array, Batch]:
+        return _turn(source, keys, first + part, order, over_chains)
+
+    order, batch = jax.lax.scan(one, order, jnp.arange(source.per_step, dtype=jnp.int32))
+    if over_chains is not plain:
+        batch = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), batch)
+    if source.needs_data:
+        return order, Blocks(batch, source.data), Blocks(0, None)
+    return order, batch, 0
+
+
+def _turn(
+    source: Source, keys: Key, counter: Array, order: Array, over_chains: Callable[..., Any]
+) -> tuple[Array, Batch]:
+    """The order and the batch at one count of batches."""
+    stream, sizes = source.stream, source.sizes
+
+    def prepare(key: Key) -> Array:
+        return streams.order_at(stream, key, counter, *sizes)
+
+    def pick(order: Array, key: Key) -> Batch:
+        return streams.gather(stream, stream.rows(order, key, counter, *sizes), source.data)
+
+    if stream.order is not None:
+        # Outside the chains' vmap, or both branches would run at every step.
+        order = jax.lax.cond(
+            counter % stream.period(*sizes) == 0,
+            lambda old: over_chains(prepare)(keys),
+            lambda old: old,
+            order,
+        )
+    return order, over_chains(pick)(order, keys)
