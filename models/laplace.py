@@ -92,7 +92,8 @@ def laplace(
     if not away < 0.1:
         raise ValueError(
             f"num_steps, learning_rate: after {num_steps} steps of {learning_rate} the mode is "
-            f"still about {away:.2g} standard deviations away; begin nearer (params=) or take more steps"
+            f"still about {away:.2g} standard deviations away; begin nearer (params=), or take "
+            "more steps"
         )
     return Laplace(mode, covariance)
 
