@@ -6,7 +6,7 @@ of the gradient's noise in its worst direction at one draw of a batch, and K bat
 
     sgld       (h/2)(k + s²) = B, s² that of the differences to the mode
     baoab      h⁴ s² K³/12 = B: the variance by which K kicks that sum to 0 in random order have
-               moved x by the turn of a sweep
+               moved x by the turn of a sweep, about twice the mean over it (tests/laws)
     ubu, obabo h s²/(2γ) = B/2, s² = min(2, 2 K² h²) times that of the differences to the mode:
                SAGA and SVRG compare x with its place some K steps ago (SAGA: mean square 2 K²),
                since when it has moved by |p| ~ 1 a unit of time; own bias at most h²k/4 = B/2
