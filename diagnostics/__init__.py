@@ -6,6 +6,7 @@ Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable reco
 from sgmcmc.diagnostics.affine_chains import sweeps
 from sgmcmc.diagnostics.classification import Classification, classification_scores
 from sgmcmc.diagnostics.predictive import predictive
+from sgmcmc.diagnostics.reference import ReferenceComparison, compare_to_reference
 from sgmcmc.diagnostics.regression import Regression, regression_scores
 from sgmcmc.diagnostics.stationary import StationaryLaw, stationary_law
 from sgmcmc.diagnostics.statistics import statistics
@@ -13,10 +14,12 @@ from sgmcmc.diagnostics.summary import Summary, summary
 
 __all__ = [
     "Classification",
+    "ReferenceComparison",
     "Regression",
     "StationaryLaw",
     "Summary",
     "classification_scores",
+    "compare_to_reference",
     "predictive",
     "regression_scores",
     "stationary_law",

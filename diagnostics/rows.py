@@ -35,7 +35,7 @@ def join(parts: list[Rows]) -> Rows:
 
 def parameters(draws: Draws, var_names: Iterable[str] | None, max_rows: int | None) -> Rows:
     """The leaves called `var_names`, or below one of these names; None: all."""
-    leaves = _named(draws.values, "theta")
+    leaves = named(draws.values, "theta")
     if var_names is not None:
         wanted = [var_names] if isinstance(var_names, str) else list(var_names)
         for name in wanted:
@@ -50,10 +50,10 @@ def functions(
 ) -> Rows:
     """Every function of every draw."""
     each = Partial(_each, {n: trees.as_callable(f, f"functions[{n!r}]") for n, f in chosen.items()})
-    outputs = _all_draws(draws, each)
+    outputs = all_draws(draws, each)
     leaves: dict[str, np.ndarray] = {}
     for name in chosen:  # the mapping's own order, which a pytree would sort
-        leaves |= _named(outputs[name], name, prefix=name)
+        leaves |= named(outputs[name], name, prefix=name)
     return _select(leaves, "function values", max_rows)
 
 
@@ -81,7 +81,7 @@ def predictions(
         notes = (f"predictions at {len(points)} of {m} points, evenly spaced (max_rows)",)
         x = jax.tree.map(lambda v: v[points], x)
         y = None if y is None else y[points]
-    values = _all_draws(draws, function, x, y)
+    values = all_draws(draws, function, x, y)
     values = values.reshape(*values.shape[:2], -1)
     if per_point == 1:
         names = tuple(f"prediction[{i}]" for i in points)
@@ -106,7 +106,7 @@ def _each(chosen: Mapping[str, Any], params: PyTree) -> dict[str, Any]:
     return {name: function(params) for name, function in chosen.items()}
 
 
-def _all_draws(draws: Draws, function: Callable[..., Any], *args: Any) -> PyTree:
+def all_draws(draws: Draws, function: Callable[..., Any], *args: Any) -> PyTree:
     """`function` of every draw: [chain, draw, …]."""
     shape = draws.weights.shape
     flat = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), draws.values)
@@ -114,7 +114,7 @@ def _all_draws(draws: Draws, function: Callable[..., Any], *args: Any) -> PyTree
     return jax.tree.map(lambda v: v.reshape(*shape, *v.shape[1:]), out)
 
 
-def _named(tree: PyTree, bare: str, prefix: str = "") -> dict[str, np.ndarray]:
+def named(tree: PyTree, bare: str, prefix: str = "") -> dict[str, np.ndarray]:
     """Leaves by name; a tree that is one array is called `bare`."""
     if isinstance(tree, np.ndarray):
         return {bare: tree}
@@ -123,6 +123,11 @@ def _named(tree: PyTree, bare: str, prefix: str = "") -> dict[str, np.ndarray]:
 
 def _matches(leaf: str, name: str) -> bool:
     return leaf == name or leaf.startswith((f"{name}/", f"{name}."))
+
+
+def entries(leaves: Mapping[str, np.ndarray]) -> Rows:
+    """Every scalar of arrays [chain, draw, …]."""
+    return _select(leaves, "entries", None)
 
 
 def _select(leaves: Mapping[str, np.ndarray], what: str, max_rows: int | None) -> Rows:

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-STUDIES = sorted((ROOT / "examples" / "studies").glob("*.py"))
+NEED_DATA = ("posteriordb",)
+STUDIES = [
+    pytest.param(path, marks=[pytest.mark.data] if path.stem in NEED_DATA else [], id=path.stem)
+    for path in sorted((ROOT / "examples" / "studies").glob("*.py"))
+]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
@@ -23,10 +27,12 @@ def test_notebook_runs(path, monkeypatch):
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_study_runs_small(path, tmp_path):
+@pytest.mark.parametrize("path", STUDIES)
+def test_study_runs_small(path, tmp_path, request):
     """Every study runs small, reaches its figures, and leaves a record and a picture."""
     pytest.importorskip("matplotlib")
+    if path.stem in NEED_DATA:
+        request.getfixturevalue("data_folder")
     command = [sys.executable, str(path), "--small"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

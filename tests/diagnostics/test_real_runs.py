@@ -68,3 +68,27 @@ def test_a_diverged_chain_is_named():
     )  # fmt: skip
     assert list(run.stopped) == [1]
     assert "dropped 1 of 2 chains, stopped: chain 1" in repr(diagnostics.summary(run))
+
+
+def exact_draws(model):
+    mean, covariance = model.exact(X, Y)
+    return {"theta": np.random.default_rng(1).multivariate_normal(mean, covariance, size=20_000)}
+
+
+def test_a_run_agrees_with_exact_reference_draws(regression):
+    model, run = regression
+    found = diagnostics.compare_to_reference(run, exact_draws(model))
+    assert found.passed(mcse=0.05)
+
+
+def test_defect_hot_minibatches_fail_the_comparison(regression):
+    """The same kernel with four examples a step, drawn with replacement: too hot."""
+    model, _ = regression
+    kernel = sgmcmc.baoab(model.posterior(40), 0.05, friction=3.0)
+    run = sgmcmc.sample(
+        jax.random.key(1), kernel, model.init, (X, Y), batch_size=4, stream="with_replacement",
+        num_burnin=500, num_samples=500, thinning=5, progress=False,
+    )  # fmt: skip
+    found = diagnostics.compare_to_reference(run, exact_draws(model))
+    assert not found.passed()
+    assert found.table["sd_ratio"].min() > 1.1

@@ -1,0 +1,1 @@
+"""What the studies are made of, where a study is too long for one file."""
