@@ -63,7 +63,8 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 bench: $(READY)
-	$(BIN)/python benchmarks/steps.py $(ARGS)
+	$(BIN)/python -m benchmarks.steps $(ARGS)
+	$(BIN)/python -m benchmarks.samplers $(ARGS)
 
 studies: $(READY)
 	for study in $(wildcard examples/studies/*.py); do \

@@ -3,9 +3,10 @@
     python -m benchmarks.samplers [--rounds 7] [--steps 200] [--quick] [--json results/…json]
 
 A step of `optax.sgd` prices a gradient with its update; what a step of SGLD takes beyond it
-prices one standard normal a parameter. A sampler with g gradients and n normals a step is
-expected to take g gradients and n normals; the table gives what it took over that. All run
-in the library's own loop, interleaved in one process; median and quartiles over rounds.
+prices one standard normal a parameter; an energy of all data is timed by itself. A sampler with
+g gradients, n normals and e energies a step is expected to take as much as these; the table
+gives what it took over that. All run in the library's own loop, interleaved in one process;
+median and quartiles over rounds. A gradient of all data counts as N/n of a minibatch's.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ ASKED = 1.15
 
 
 class Price(NamedTuple):
-    """What one step is expected to cost: minibatch gradients, normals, energies of all data."""
+    """What one step is expected to cost: minibatch gradients, normals, energies of all data.
+
+    `share`: of the steps that are timed, for samplers whose steps are long.
+    """
 
     gradients: float
     normals: float
     energies: float = 0.0
+    share: float = 1.0
 
 
 def main() -> int:
@@ -63,7 +68,7 @@ def main() -> int:
     return 0
 
 
-def samplers(posterior: Any, params: Any, data: Any) -> dict[str, tuple[Any, Price]]:
+def samplers(posterior: Any, params: Any, data: Any, steps: int) -> dict[str, tuple[Any, Price]]:
     """Every sampler on the large network, at steps that hardly move it, and its price."""
     import sgmcmc
     from sgmcmc import clocks, gradients, metrics
@@ -81,7 +86,7 @@ def samplers(posterior: Any, params: Any, data: Any) -> dict[str, tuple[Any, Pri
         "sghmc, running variance": sgmcmc.sghmc(posterior, h, noise_estimate=running),
         "psgld, no Γ": sgmcmc.psgld(posterior, step, metric=metrics.rmsprop(gamma=False)),
         "sgld, cyclical": sgmcmc.sgld(
-            posterior, clocks.cyclical(step, num_cycles=4, total_steps=10**6)
+            posterior, clocks.cyclical(step, num_cycles=1, total_steps=steps)
         ),
         "sgld, control variate": sgmcmc.sgld(
             posterior, step, gradient=gradients.control_variate(params)
@@ -90,25 +95,51 @@ def samplers(posterior: Any, params: Any, data: Any) -> dict[str, tuple[Any, Pri
         "samadams": sgmcmc.samadams(posterior, h),
         "sa_sgld": sgmcmc.sa_sgld(posterior, step),
     }
-    return {
+    made = {
         name: (k, Price(k.gradient_evaluations, k.plan.num_normals)) for name, k in kernels.items()
     }
+    rare, whole = 0.05, EXAMPLES / BATCH
+    for name, block in (("amagold", sgmcmc.amagold), ("sggmc", sgmcmc.sggmc)):
+        kernel = block(posterior, step, 10)
+        rows = kernel.num_steps + kernel.rows_beside
+        made[f"{name}, 10 steps"] = (kernel, Price(kernel.gradient_evaluations, rows, 1.0, rare))
+    made["mala"] = (sgmcmc.mala(posterior, step), Price(whole, 1.0, 0.0, rare))
+    made["hmc, 5 steps"] = (sgmcmc.hmc(posterior, h, 5), Price(5 * whole, 1.0, 0.0, rare / 5))
+    return made
+
+
+def full_energy(posterior: Any, params: Any, data: Any, count: int) -> Callable[[], Any]:
+    """The log density over all data, `count` times."""
+    import jax
+
+    @jax.jit
+    def run(params: Any, data: Any) -> Any:
+        def body(shift: Any, _: Any) -> Any:
+            moved = jax.tree.map(lambda x: x + shift, params)
+            return 0 * posterior.log_density(moved, data), None
+
+        return jax.lax.scan(body, jax.numpy.zeros(()), None, count)[0]
+
+    return lambda: jax.block_until_ready(run(params, data))
 
 
 def measure(rounds: int, steps: int) -> dict[str, dict[str, float]]:
     posterior, params, data = problem(LARGE)
-    made = samplers(posterior, params, data)
+    made = samplers(posterior, params, data, steps)
     runs: dict[str, Callable[[], Any]] = {"optax.sgd": sgd_scan(posterior, params, data, steps, 1)}
+    counts = {name: max(1, round(price.share * steps)) for name, (_, price) in made.items()}
     for name, (kernel, _) in made.items():
-        runs[name] = library_loop(kernel, params, data, steps)
+        runs[name] = library_loop(kernel, params, data, counts[name])
+    energies = max(1, steps // 20)
+    runs["energy"] = full_energy(posterior, params, data, energies)
     times = {name: np.asarray(t) for name, t in interleave(runs, rounds).items()}
-    gradient = times["optax.sgd"]
-    normal = times["sgld"] - gradient
+    gradient, energy = times["optax.sgd"] / steps, times["energy"] / energies
+    normal = times["sgld"] / steps - gradient
     rows = {}
     for name, (_, price) in made.items():
         if name != "sgld":
-            expected = price.gradients * gradient + price.normals * normal
-            rows[name] = {**summary(times[name] / expected), **price._asdict()}
+            expected = price.gradients * gradient + price.normals * normal + price.energies * energy
+            rows[name] = {**summary(times[name] / counts[name] / expected), **price._asdict()}
     return rows
 
 
