@@ -6,6 +6,7 @@ from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
+from sgmcmc.exchange import replica_exchange
 from sgmcmc.integrators import babo, bub, quicsort, should, sort, symplectic_euler
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import (
@@ -55,6 +56,7 @@ __all__ = [
     "psgld",
     "quicsort",
     "reducers",
+    "replica_exchange",
     "running_variance",
     "sample",
     "sghmc",

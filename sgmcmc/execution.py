@@ -241,7 +241,8 @@ def _gradient_evaluations(after: Continuation) -> float:
     every = getattr(kernel, "refresh_every", None)
     if every is not None:
         refreshes = max(0, after.counter - 1) // every
-        count += refreshes * program.data_size / program.batch_size
+        passes = refreshes * getattr(kernel, "refresh_passes", 1)
+        count += passes * program.data_size / program.batch_size
     return float(count * after.settings.num_chains)
 
 

@@ -228,10 +228,12 @@ def _next_batch(
     if data is None:
         return order, None, None
     stream, sizes = program.stream, (program.data_size, program.batch_size)
+    parts = inputs.kernel.batches_per_step
     if stream.name == "full":
-        return order, Batch(data), None
+        repeat = lambda x: jnp.broadcast_to(x, (parts, *x.shape))  # noqa: E731
+        return order, jax.tree.map(repeat, Batch(data)) if parts > 1 else Batch(data), None
     batches = []
-    for part in range(inputs.kernel.batches_per_step):
+    for part in range(parts):
         counter = t * inputs.kernel.batches_per_step + part
 
         def prepare(key: Key, counter: Array = counter) -> Array:

@@ -190,7 +190,8 @@ def _prepare(
     position, template = _positions(start_keys, kernel, params, data)
     checks.log_density_shape(kernel, template, data, batch_size)
     keep = collector(collect, template)
-    kept = () if keep is None else jax.eval_shape(keep, template)
+    recorded = getattr(kernel, "recorded", _everything)
+    kept = () if keep is None else jax.eval_shape(lambda p: keep(recorded(p)), template)
     draw_bytes = checks.draws_fit(kept, num_chains, settings.num_samples)
     num_parameters = trees.size(template)
     reducers = _reducers(reducers)
@@ -266,7 +267,8 @@ def _start(inputs: Inputs, momentum_keys: Key, position: PyTree) -> Carry:
     first_order = lambda k: streams.order_at(stream, k, jnp.zeros((), jnp.int32), *sizes)  # noqa: E731
     shape = jax.eval_shape(jax.vmap(first_order), inputs.keys.stream)
     order = jnp.zeros(shape.shape, shape.dtype)
-    reduced = {name: jax.vmap(r.init)(position) for name, r in inputs.reducers.items()}
+    recorded = jax.vmap(getattr(kernel, "recorded", _everything))(position)
+    reduced = {name: jax.vmap(r.init)(recorded) for name, r in inputs.reducers.items()}
     return Carry(state, order, jnp.full(momentum_keys.shape, -1, jnp.int32), reduced)
 
 
