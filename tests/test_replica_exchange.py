@@ -61,6 +61,12 @@ def batches(count):
 
 
 @eqx.filter_jit
+def begin(kernel, start=START):
+    """The first state."""
+    return kernel.init(start, jax.random.key(100), jnp.asarray(DATA))
+
+
+@eqx.filter_jit
 def _step(kernel, key, state, batch):
     return kernel.step(key, state, batch)
 
@@ -77,7 +83,6 @@ def steps(kernel, count, state, batch):
 INNER = {
     "baoab": lambda: sgmcmc.baoab(POSTERIOR, 0.05),
     "obabo fast": lambda: sgmcmc.obabo(POSTERIOR, 0.05, noise="fast"),
-    "sgld": lambda: sgmcmc.sgld(POSTERIOR, 0.01),
     "psgld": lambda: sgmcmc.psgld(POSTERIOR, 0.01),
     "sgnht": lambda: sgmcmc.sgnht(POSTERIOR, 0.05),
     "two batches": lambda: sgmcmc.langevin(
@@ -117,7 +122,7 @@ def test_neighbours_take_turns():
     orders, target = [], gaussian(np.zeros(2), 1.0).posterior()
     for ladder in ((1.0, 2.0, 3.0, 4.0), (1.0, 2.0)):
         kernel = always(make(sgmcmc.sgld(target, 0.1), ladder, swap_every=1))
-        made = steps(kernel, 3, kernel.init(jnp.ones(2), jax.random.key(9)), None)
+        made = steps(kernel, 3, begin(kernel, jnp.ones(2)), None)
         orders.append([np.asarray(s.extra.order).tolist() for s, _ in made])
     assert orders[0] == [[1, 0, 3, 2], [1, 3, 0, 2], [3, 1, 2, 0]]
     assert orders[1] == [[1, 0], [0, 1], [1, 0]]
@@ -127,7 +132,7 @@ def test_a_swap_changes_temperatures_and_nothing_else():
     """A replica keeps position, snapshot and last gradient; its momentum is rescaled."""
     inner = sgmcmc.aboba(POSTERIOR, 0.05, gradient=gradients.svrg(4))
     kernel = make(inner, (1.0, 4.0), record="all")
-    state = kernel.init(START, jax.random.key(0), jnp.asarray(DATA))
+    state = begin(kernel)
     batch = batches(kernel.batches_per_step)
     never = make(inner, (1.0, 4.0), energy_variance=1e9, record="all")
     ((swapped, one),) = steps(always(kernel), 1, state, batch)
@@ -157,7 +162,7 @@ def _energy(positions, k, batch):
 def test_a_thermostat_stays_with_its_temperature():
     """ξ is the cold one's before and after, whichever replica that is."""
     kernel = make(sgmcmc.sgnht(POSTERIOR, 0.05), (1.0, 4.0))
-    state = kernel.init(START, jax.random.key(0), jnp.asarray(DATA))
+    state = begin(kernel)
     batch = batches(kernel.batches_per_step)
     ((swapped, _),) = steps(always(kernel), 1, state, batch)
     never = make(sgmcmc.sgnht(POSTERIOR, 0.05), (1.0, 4.0), energy_variance=1e9)
@@ -172,7 +177,7 @@ def test_without_correction_is_a_known_variance_of_nothing():
     chances = []
     for options in ({"correct": False}, {"energy_variance": 0.0}, {"energy_variance": 1e4}):
         kernel = make(ladder=(1.0, 4.0), **options)
-        state = kernel.init(START, jax.random.key(0))
+        state = begin(kernel)
         made = steps(kernel, 3, state, batches(kernel.batches_per_step))
         chances.append([float(info.acceptance) for _, info in made])
     assert chances[0] == chances[1]
@@ -182,8 +187,8 @@ def test_without_correction_is_a_known_variance_of_nothing():
 
 def test_a_run_records_the_cold_replica_or_all():
     """ "cold" is the first of "all"; reducers and selections see the same axis as the draws."""
-    cold = run(make(), reducers={"mean": reducers.mean()})
-    every = run(make(record="all"), reducers={"mean": reducers.mean()})
+    cold = run(make(swap_every=1))
+    every = run(make(swap_every=1, record="all"), reducers={"mean": reducers.mean()})
     assert cold.draws["w"].shape == (3, 12, 2)
     assert every.draws["w"].shape == (3, 12, 3, 2)
     np.testing.assert_array_equal(every.draws["w"][:, :, 0], cold.draws["w"])
@@ -192,20 +197,21 @@ def test_a_run_records_the_cold_replica_or_all():
     assert cold.info.acceptance.shape == (3, 12)
     assert cold.config["sampler"] == "replica_exchange(baoab)"
     assert cold.config["temperature"] == 1.0
-    # Three replicas of two gradients, and three energies of a third each, in 17 steps.
-    np.testing.assert_allclose(cold.gradient_evaluations, 3 * 17 * (3 * 2 + 1))
+    # Three replicas of a gradient, and three energies of a third each, in 17 steps.
+    np.testing.assert_allclose(cold.gradient_evaluations, 3 * 17 * (3 + 1))
 
 
 def test_a_resumed_run_is_the_straight_one(tmp_path):
     """Stopped between chunks, saved, loaded and resumed: the same bits, with snapshots too."""
-    kernel = make(sgmcmc.baoab(POSTERIOR, 0.05, gradient=gradients.svrg(6)))
+    inner = sgmcmc.baoab(POSTERIOR, 0.05, gradient=gradients.svrg(3))
+    kernel = make(inner, swap_every=1)
     straight = run(kernel)
     run(kernel, num_samples=4, chunk_steps=3).save(tmp_path / "run")
     made = sgmcmc.load(tmp_path / "run").resume(8, kernel=kernel, data=DATA, progress=False)
     np.testing.assert_array_equal(made.draws["w"], straight.draws["w"])
     np.testing.assert_array_equal(made.info.acceptance, straight.info.acceptance)
     # SVRG: two gradients a step; each replica's snapshot is 4 batches, taken anew 5 times.
-    expected = 17 * 3 * (2 * 2 + 1 / 3) + 5 * 3 * 4
+    expected = 17 * 3 * (2 + 1 / 3) + 5 * 3 * 4
     np.testing.assert_allclose(straight.gradient_evaluations, 3 * expected)
 
 
@@ -238,7 +244,7 @@ def test_kernels_that_differ_in_numbers_share_a_trace():
 def test_a_hot_replica_that_diverges_is_reported():
     """Not finite anywhere: the step says so, and the cold replica is not swapped for it."""
     kernel = make(swap_every=1, ladder=(1.0, 2.0))
-    state = kernel.init(START, jax.random.key(0))
+    state = begin(kernel)
     position = state.extra.states.position
     position = {**position, "w": position["w"].at[1].set(jnp.nan)}
     replicas = state.extra._replace(states=state.extra.states._replace(position=position))
@@ -266,7 +272,7 @@ def test_a_step_costs_what_it_counts():
     wide = sgmcmc.Posterior.from_log_density(_wide)
 
     def flops(kernel, start):
-        state = kernel.init(start, jax.random.key(0))
+        state = begin(kernel, start)
         step = eqx.filter_jit(kernel.step).lower(jax.random.key(1), state).compile()
         return step.compiled.cost_analysis()["flops"]
 
@@ -327,3 +333,14 @@ def test_a_clock_is_checked_in_the_replicas_steps():
     kernel.clock.check_run(5, 12, 1)
     with pytest.raises(ValueError, match="one cycle of the clock takes 30 steps"):
         run(kernel, num_burnin=0, num_samples=10)
+
+
+def test_several_batches_of_all_data():
+    """Under stream="full" each of a step's two batches is all data, as the one of a step is."""
+    draws = []
+    for count in (1, 2):
+        kernel = sgmcmc.langevin(
+            POSTERIOR, 0.05, word="BAOAB", reuse_gradient=False, batches_per_step=count
+        )
+        draws.append(run(kernel, batch_size=None, num_samples=4).draws["w"])
+    np.testing.assert_allclose(draws[0], draws[1], rtol=1e-5)
