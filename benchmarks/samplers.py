@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.steps import (
+    BATCH,
+    EXAMPLES,
     LARGE,
     interleave,
     library_loop,

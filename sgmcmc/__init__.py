@@ -9,6 +9,7 @@ from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
 from sgmcmc.eulers import euler_maruyama, leimkuhler_matthews, sghmc, sgld, symplectic_euler
 from sgmcmc.exact import amagold, sggmc
+from sgmcmc.exchange import replica_exchange
 from sgmcmc.full_gradient import hmc, mala
 from sgmcmc.integrators import babo, bub, quicsort, should, sort
 from sgmcmc.interop import from_blackjax
@@ -53,6 +54,7 @@ __all__ = [
     "psgld",
     "quicsort",
     "reducers",
+    "replica_exchange",
     "running_variance",
     "sa_sghmc",
     "sa_sgld",

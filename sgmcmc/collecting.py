@@ -22,7 +22,7 @@ def collector(collect: Any, template: PyTree) -> Callable[[PyTree], PyTree] | No
     if collect is False:
         return None
     if collect is True or collect is None:
-        return Partial(_everything)
+        return Partial(unchanged)
     if callable(collect):
         return trees.as_callable(collect, "collect")
     if isinstance(collect, str) or not isinstance(collect, Sequence):
@@ -51,5 +51,5 @@ def _is_part(name: str, path: str) -> bool:
     return path == name or path.startswith(f"{name}/")
 
 
-def _everything(position: PyTree) -> PyTree:
+def unchanged(position: PyTree) -> PyTree:
     return position

@@ -246,7 +246,8 @@ def _gradient_evaluations(after: Continuation) -> float:
     every = getattr(kernel, "refresh_every", None)
     passes = program.data_size / program.batch_size if program.batch_size else 1
     if every is not None:
-        count += max(0, after.counter - 1) // every * passes
+        refreshes = max(0, after.counter - 1) // every
+        count += refreshes * getattr(kernel, "refresh_passes", 1) * passes
     count += getattr(kernel, "full_energies", 0) * after.counter * passes / 3
     return float(count * after.settings.num_chains)
 

@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from sgmcmc import batches, checks, describe, trees
 from sgmcmc.archive import Saved
 from sgmcmc.chains import choose_method
-from sgmcmc.collecting import collector
+from sgmcmc.collecting import collector, unchanged
 from sgmcmc.execution import Continuation, Settings, execute, no_draws
 from sgmcmc.loop import Carry, Inputs, Keys, Program
 from sgmcmc.posterior import leading_axis
@@ -206,7 +206,8 @@ def _prepare(
     checks.log_density_shape(kernel, template, data, batch_size)
     checks.clock_monitor(kernel, template)
     keep = collector(collect, template)
-    kept = () if keep is None else jax.eval_shape(keep, template)
+    recorded = getattr(kernel, "recorded", unchanged)
+    kept = () if keep is None else jax.eval_shape(lambda p: keep(recorded(p)), template)
     room = settings.num_samples if settings.total_time is None else 1
     draw_bytes = checks.draws_fit(kept, num_chains, room)
     num_parameters = trees.size(template)
@@ -279,7 +280,8 @@ def _start(inputs: Inputs, momentum_keys: Key, position: PyTree) -> Carry:
     state = jax.vmap(begin)(position, momentum_keys)
     source = batches.source(program.stream, program.batch_size, inputs.data, kernel)
     order = jax.vmap(lambda key: batches.room(source, key))(inputs.keys.stream)
-    reduced = {name: jax.vmap(r.init)(position) for name, r in inputs.reducers.items()}
+    recorded = jax.vmap(getattr(kernel, "recorded", unchanged))(position)
+    reduced = {name: jax.vmap(r.init)(recorded) for name, r in inputs.reducers.items()}
     failed, zero = jnp.full(momentum_keys.shape, -1, jnp.int32), jnp.zeros(momentum_keys.shape)
     return Carry(state, order, failed, (zero, zero), reduced)
 
