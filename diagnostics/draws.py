@@ -90,6 +90,8 @@ def read(run: Any) -> Draws:
     if stopped:
         values, weights = jax.tree.map(lambda v: v[kept], values), weights[kept]
         notes = (f"dropped {len(stopped)} of {shape[0]} chains, stopped: {_listed(stopped)}",)
+    if getattr(run, "tuning", None) is not None:
+        notes = (*notes, f"tuned: {run.tuning}")
     return Draws(values, weights, stopped, _number(wall_time), _number(evaluations), notes)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from sgmcmc import describe, stores
 from sgmcmc.execution import Continuation
 from sgmcmc.run import Run
+from sgmcmc.tuning import Tuning
 from sgmcmc.types import Info, PyTree
 
 _CONTENTS = ("draws", "weights", "info", "reduced", "carry", "position")
@@ -51,6 +52,7 @@ def save(run: Run, path: str | Path) -> Path:
         "fingerprint": rest.fingerprint,
         "plain_position": rest.plain_position,
         "gradient_evaluations": run.gradient_evaluations,
+        "tuning": None if run.tuning is None else run.tuning._asdict(),
         "times": [run.compile_time, run.burnin_time, run.wall_time],
     }
     return stores.write(path, contents, header)
@@ -83,6 +85,7 @@ def load(path: str | Path) -> Run:
         stopped={int(chain): step for chain, step in header["stopped"].items()},
         num_steps=header["counter"],
         gradient_evaluations=header["gradient_evaluations"],
+        tuning=None if header.get("tuning") is None else Tuning(**header["tuning"]),
         continuation=saved,
         **times,
     )

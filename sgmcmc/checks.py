@@ -171,6 +171,16 @@ def log_density_shape(kernel: Any, params: PyTree, data: PyTree, batch_size: int
         eqx.filter_eval_shape(posterior.potential, params, _batch_shape(data, batch_size))
 
 
+def require_tunable(kernel: Any) -> None:
+    """Raise unless `step_size=None` can be chosen for this kernel."""
+    require_kernel(kernel)
+    missing = [p for p in ("posterior", "plan", "metric", "gradient") if not hasattr(kernel, p)]
+    if missing:
+        raise ValueError(
+            f"step_size: got None; it is not chosen for {type(kernel).__name__}; allowed: a number"
+        )
+
+
 def clock_monitor(kernel: Any, params: PyTree) -> None:
     """Try an adaptive clock's monitor, outside of jit, where its numbers can be looked at."""
     check = getattr(getattr(kernel, "clock", None), "check", None)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc.adaptive_clock import SA_SGLD_CODE, SAMADAMS_CODE, AdaptiveClock, samadams
-from sgmcmc.pace import Clock
+from sgmcmc.pace import Clock, Untuned
 from sgmcmc.rates import Constant, Rate, Schedule, as_rate, check_range, positive
 from sgmcmc.types import Array, ClockState
 
@@ -226,12 +226,14 @@ def cyclical(
 
 
 def as_clock(step_size: Any, *, adaptive: bool = False) -> Clock:
-    """A clock from a float, a schedule or a clock; `adaptive`: whether the kernel has Z.
+    """A clock from a float, a schedule, a clock or None (to be tuned); `adaptive`: for Z.
 
     Raises:
         ValueError: an adaptive clock without Z, or Z without one.
     """
     clock = step_size
+    if step_size is None and not adaptive:
+        return Untuned(Constant(jnp.asarray(jnp.nan, dtype=float)))
     if not isinstance(clock, Clock):
         clock = Clock(as_rate(step_size, "step_size", above_zero=True))
     if clock.adaptive != adaptive:

@@ -54,6 +54,7 @@ class Continuation:
     carry: Carry
     counter: int
     key: Key
+    tuning: Any = None
 
 
 class _Piece(NamedTuple):
@@ -231,6 +232,7 @@ def _finish(
         compile_time=before.compile_time + times.compile,
         burnin_time=before.burnin_time + times.burnin,
         wall_time=before.wall_time + times.draws,
+        tuning=after.tuning,
         continuation=None if lost else after,
     )
 
@@ -249,7 +251,8 @@ def _gradient_evaluations(after: Continuation) -> float:
         refreshes = max(0, after.counter - 1) // every
         count += refreshes * getattr(kernel, "refresh_passes", 1) * passes
     count += getattr(kernel, "full_energies", 0) * after.counter * passes / 3
-    return float(count * after.settings.num_chains)
+    spent = getattr(after.tuning, "gradient_evaluations", 0.0)
+    return float(count * after.settings.num_chains + spent)
 
 
 class _Before(NamedTuple):

@@ -34,3 +34,16 @@ class Clock(eqx.Module):
         """Raise a ValueError unless the step stays finite and above 0 over a whole run."""
         if isinstance(self.step_size, Schedule):
             check_steps(self.step_size, num_burnin + num_samples * thinning)
+
+
+class Untuned(Clock):
+    """The clock of a kernel made with `step_size=None`, until `sample` has chosen one."""
+
+    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
+        raise ValueError(
+            "step_size: None is chosen by sgmcmc.sample, from the data; to make steps yourself "
+            "give a number, a schedule or a clock"
+        )
+
+    def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
+        pass

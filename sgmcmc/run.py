@@ -33,7 +33,8 @@ class Run:
         num_steps: steps made by each chain, burn-in included.
         gradient_evaluations: minibatch gradients in all, over chains, burn-in included.
         compile_time, burnin_time, wall_time: seconds; `wall_time` is that of the draws.
-        tuning: what automatic tuning chose; None where nothing was tuned.
+        tuning: with `step_size=None`, the `sgmcmc.tuning.Tuning` that says what was chosen
+            and why; else None.
     """
 
     draws: PyTree
@@ -169,6 +170,8 @@ class Run:
                 f"{self.compile_time:.2f} s compiling",
             ),
         ]
+        if self.tuning is not None:
+            facts.append(("tuned", repr(self.tuning)))
         if self.reduced:
             facts.append(("reduced", ", ".join(self.reduced)))
         if self.stopped:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.tree_util import Partial
 
 from sgmcmc import batches, checks, describe, trees
 from sgmcmc.archive import Saved
 from sgmcmc.chains import choose_method
 from sgmcmc.collecting import collector, unchanged
 from sgmcmc.execution import Continuation, Settings, execute, no_draws
-from sgmcmc.loop import Carry, Inputs, Keys, Program
+from sgmcmc.loop import Carry, Inputs, Program
 from sgmcmc.posterior import leading_axis
-from sgmcmc.run import Run
+from sgmcmc.run import NonFiniteError, Run
+from sgmcmc.starts import derive, positions
 from sgmcmc.streams import Stream
+from sgmcmc.tuning import HALVINGS, Tuning, is_untuned, tune, tuned
 from sgmcmc.types import Key, PyTree
 
 
@@ -83,6 +82,7 @@ def sample(
     Raises:
         TypeError, ValueError: bad input, by name, with what was given and what is allowed.
         MemoryError: the draws would take more than half of the free memory.
+        FloatingPointError: with `step_size=None`, no step was found that stays finite.
         NonFiniteError: a chain diverged, with chain and step, and the run so far in `.run`.
     """
     if num_samples is None:
@@ -93,10 +93,56 @@ def sample(
         num_chains, num_burnin, num_samples, thinning, on_nonfinite, chunk_steps, chain_method,
         total_time,
     )  # fmt: skip
-    continuation = _prepare(
-        key, kernel, params, data, batch_size, stream, settings, collect, reducers
-    )
-    return execute(continuation, None, progress)
+    tuning = None
+    if is_untuned(kernel):
+        tuning = _tuning(key, kernel, params, data, batch_size, stream, num_chains)
+    while True:
+        chosen = kernel if tuning is None else tuned(kernel, tuning)
+        # The same numbers each time that a step is tried: a copy of the key each.
+        continuation = _prepare(
+            _copied(key), chosen, params, data, batch_size, stream, settings, collect, reducers
+        )
+        continuation = dataclasses.replace(continuation, tuning=tuning)
+        try:
+            run = execute(continuation, None, progress)
+        except NonFiniteError as error:
+            if tuning is None or not _try_again(tuning, error.run):
+                raise
+            run = error.run
+        if tuning is None or not _try_again(tuning, run):
+            return run
+        tuning = tuning.halved()
+
+
+def _copied(key: Any) -> Any:
+    """A key that JAX's check of reuse takes for another."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jax.random.clone(key) if typed else key
+
+
+def _try_again(tuning: Tuning, run: Run) -> bool:
+    """Whether a chain was lost in the burn-in to a step that was chosen here."""
+    early = any(step < run.config["num_burnin"] for step in run.stopped.values())
+    return early and tuning.halvings < HALVINGS
+
+
+def _tuning(
+    key: Any,
+    kernel: Any,
+    params: Any,
+    data: PyTree,
+    batch_size: int | None,
+    stream: str | Stream,
+    num_chains: int,
+) -> Tuning:
+    """What `tune` chooses from the first chain's start."""
+    checks.require_tunable(kernel)
+    key = checks.typed_key(_copied(key))
+    checks.count(num_chains, "num_chains", least=1)
+    data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
+    start_keys, _, _ = derive(_copied(key), num_chains)
+    start = jax.tree.map(lambda x: x[0], positions(start_keys, kernel, params, data)[0])
+    return tune(jax.random.fold_in(key, 2**31 - 1), kernel, start, data, chosen, batch_size)
 
 
 def resume(
@@ -146,6 +192,8 @@ def _thaw(
     """A loaded run's continuation, built anew from its configuration and checked against it."""
     if kernel is None:
         raise ValueError("kernel: got None; a loaded run needs the kernel that made it")
+    if is_untuned(kernel) and run.tuning is not None:
+        kernel = tuned(kernel, run.tuning)
     if describe.fingerprint(kernel) != saved.fingerprint:
         raise ValueError("kernel: its numbers or sub-steps are not those that made this run")
     if params is None:
@@ -176,7 +224,7 @@ def _thaw(
             "pass the collect of the run that was saved"
         )
     carry = jax.tree.unflatten(structure, [jnp.asarray(x) for x in saved.leaves])
-    return dataclasses.replace(fresh, carry=carry, counter=saved.counter)
+    return dataclasses.replace(fresh, carry=carry, counter=saved.counter, tuning=run.tuning)
 
 
 def _shapes(tree: PyTree) -> list[Any]:
@@ -201,8 +249,8 @@ def _prepare(
     checks.total_steps(settings, kernel)
     num_chains = settings.num_chains
     data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
-    start_keys, momentum_keys, keys = _derive(key, num_chains)
-    position, template = _positions(start_keys, kernel, params, data)
+    start_keys, momentum_keys, keys = derive(key, num_chains)
+    position, template = positions(start_keys, kernel, params, data)
     checks.log_density_shape(kernel, template, data, batch_size)
     checks.clock_monitor(kernel, template)
     keep = collector(collect, template)
@@ -226,51 +274,6 @@ def _prepare(
     inputs = Inputs(program, kernel, data, keys, keep, reducers)
     carry = _start(inputs, momentum_keys, position)
     return Continuation(settings._replace(chain_method=method), inputs, carry, 0, key)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _derive(key: Key, num_chains: int) -> tuple[Key, Key, Keys]:
-    """Every chain's keys: for its parameters, its first momentum, its noise and its batches."""
-    init_key, noise_key, stream_key = jax.random.split(key, 3)
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    chains = jnp.arange(num_chains)
-    pairs = jax.vmap(jax.random.split)(fold(init_key, chains))
-    return pairs[:, 0], pairs[:, 1], Keys(fold(noise_key, chains), fold(stream_key, chains))
-
-
-def _positions(start_keys: Key, kernel: Any, params: Any, data: PyTree) -> tuple[PyTree, PyTree]:
-    """Starts with a chain axis, as new arrays, and one chain's as a template."""
-    num_chains = len(start_keys)
-    if _is_init(params):
-        starts = [params(start_keys[chain]) for chain in range(num_chains)]
-        trees.require_floating(starts[0], "params")
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-        return _strong(stacked), _strong(starts[0])
-    trees.require_floating(params, "params")
-    params = _strong(params)
-    if checks.has_chain_axis(kernel, params, data, num_chains):
-        return trees.copy(params), jax.tree.map(lambda x: x[0], params)
-    return _repeat(params, num_chains), params
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _repeat(tree: PyTree, num_chains: int) -> PyTree:
-    return jax.tree.map(lambda x: jnp.repeat(x[None], num_chains, axis=0), tree)
-
-
-def _strong(tree: PyTree) -> PyTree:
-    """Arrays without weak types: a step's result has none, and would need a second trace."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), tree)
-
-
-def _is_init(params: Any) -> bool:
-    """Whether `params` is a function that makes them, and no module that can be called."""
-    if not callable(params):
-        return False
-    # These may hold arrays too: Equinox's bound methods are pytrees with those of their module.
-    if isinstance(params, Partial) or hasattr(params, "__func__"):
-        return True
-    return not any(isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves(params))
 
 
 @eqx.filter_jit

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from sgmcmc import noise as noises
 from sgmcmc import substeps, trees
-from sgmcmc.clocks import Clock, Rate, as_clock, as_rate
+from sgmcmc.clocks import Clock, Constant, Rate, as_clock, as_rate
 from sgmcmc.gradients import Estimator
 from sgmcmc.metrics import Metric
 from sgmcmc.posterior import Posterior
@@ -270,7 +270,7 @@ def build(
     return kind(
         posterior=posterior,
         clock=as_clock(step_size, adaptive=any(s.letter == "Z" for s in plan.substeps)),
-        friction=None if friction is None else as_rate(friction, "friction"),
+        friction=_friction(friction, step_size),
         temperature=as_rate(temperature, "temperature"),
         metric=metric,
         gradient=gradient,
@@ -297,6 +297,17 @@ def check_parts(posterior: Any, metric: Any, gradient: Any, noise: Any) -> None:
     for part, value, needs in (("metric", metric, "to_position"), ("gradient", gradient, "init")):
         if isinstance(value, type) or not hasattr(value, needs):
             raise TypeError(f"{part}: got {value!r}; expected one of sgmcmc.{part}s")
+
+
+def _friction(friction: Any, step_size: Any) -> Rate | None:
+    """The friction's rate; NaN where tuning is to choose it."""
+    if isinstance(friction, str) and friction == "auto":
+        if step_size is not None:
+            raise ValueError(
+                'friction: got "auto" beside a step_size; allowed: with step_size=None'
+            )
+        return Constant(jnp.asarray(jnp.nan, dtype=float))
+    return None if friction is None else as_rate(friction, "friction")
 
 
 _Kernel = TypeVar("_Kernel", bound=SplittingKernel)

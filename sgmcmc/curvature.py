@@ -1,0 +1,78 @@
+"""The largest curvature of U, and the largest variance of its gradient's estimate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from sgmcmc import batches, streams, trees
+from sgmcmc.types import Array, Batch, Key, PyTree
+
+
+@eqx.filter_jit
+def draw_batches(source: batches.Source, key: Key, count: int, sampled: bool) -> PyTree:
+    """`count` independent batches with a leading axis; all data as one where none are drawn."""
+    if source.data is None:
+        return None
+    if not sampled:
+        return Batch(jax.tree.map(lambda x: x[None], source.data))
+    draw = lambda t: streams.gather(  # noqa: E731
+        source.stream, streams.rows_at(source.stream, key, t, *source.sizes), source.data
+    )
+    return jax.lax.map(draw, jnp.arange(count, dtype=jnp.int32))
+
+
+@eqx.filter_jit
+def largest_curvature(
+    kernel: Any, position: PyTree, given: PyTree, key: Key, num_steps: int
+) -> tuple[Array, Array]:
+    """(λ̂, ‖Hv − λ̂v‖) of the mean Hessian over batches, in the metric's coordinates."""
+    metric, posterior = kernel.metric, kernel.posterior
+
+    def product(vector: PyTree) -> PyTree:
+        direction = metric.to_position(vector)
+
+        def one(batch: PyTree) -> PyTree:
+            gradient = lambda x: posterior.potential_and_gradient(x, batch)[1]  # noqa: E731
+            return jax.jvp(gradient, (position,), (direction,))[1]
+
+        if given is None:
+            return metric.to_momentum(one(None))
+        parts = jax.lax.map(one, given)
+        return metric.to_momentum(jax.tree.map(lambda x: jnp.mean(x, axis=0), parts))
+
+    def normalised(vector: PyTree) -> PyTree:
+        return trees.scale(1 / jnp.sqrt(trees.dot(vector, vector)), vector)
+
+    leaves, structure = jax.tree.flatten(position)
+    keys = jax.random.split(key, len(leaves))
+    random = [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    start = normalised(jax.tree.unflatten(structure, random))
+    vector = jax.lax.fori_loop(0, num_steps - 1, lambda _, v: normalised(product(v)), start)
+    image = product(vector)
+    value = trees.dot(vector, image)
+    rest = trees.axpy(-value, vector, image)
+    return value, jnp.sqrt(trees.dot(rest, rest))
+
+
+@eqx.filter_jit
+def gradient_noise(kernel: Any, position: PyTree, given: PyTree, data: PyTree) -> Array:
+    """The largest variance over batches of a coordinate of the whitened gradient estimate."""
+    memory = kernel.gradient.init(kernel.posterior, position, data)
+
+    def one(carry: tuple[Array, PyTree, PyTree], batch: PyTree) -> tuple[Any, None]:
+        count, mean, square = carry
+        gradient = kernel.gradient(kernel.posterior, position, batch, memory)[1]
+        gradient = kernel.metric.to_momentum(gradient)
+        away = jax.tree.map(jnp.subtract, gradient, mean)
+        mean = trees.axpy(1 / (count + 1), away, mean)
+        square = jax.tree.map(lambda s, a, g, m: s + a * (g - m), square, away, gradient, mean)
+        return (count + 1, mean, square), None
+
+    zero = trees.zeros_like(position)
+    (count, _, square), _ = jax.lax.scan(one, (jnp.zeros(()), zero, zero), given)
+    largest = jnp.stack([jnp.max(x) for x in jax.tree.leaves(square)])
+    return jnp.max(largest) / (count - 1)

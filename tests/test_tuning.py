@@ -1,0 +1,209 @@
+"""`step_size=None`: the rules on quadratics, where what they should give is known exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+import sgmcmc
+from sgmcmc import curvature, diagnostics, oscillator, tuning
+from tests.laws import samplers
+
+LARGEST, VARIANCE, ALLOWED = 400.0, 30.0, tuning.TOLERANCE
+CURVATURES = np.geomspace(1.0, LARGEST, 50)
+OPTIONS = {"num_chains": 2, "num_burnin": 50, "num_samples": 20, "progress": False}
+
+
+def oscillators(curvatures, x):
+    return -0.5 * jnp.sum(curvatures * x**2)
+
+
+def tilt(x, sign):
+    return sign * jnp.sum(x) / 2
+
+
+def exact():
+    return sgmcmc.Posterior.from_log_density(Partial(oscillators, jnp.asarray(CURVATURES)))
+
+
+def noisy(variance=VARIANCE):
+    """Batches of one of the two examples tilt every coordinate by ±√variance."""
+    posterior = sgmcmc.Posterior(tilt, Partial(oscillators, jnp.asarray(CURVATURES)), data_size=2)
+    return posterior, jnp.asarray(np.sqrt(variance) * np.array([1.0, -1.0]))
+
+
+def chosen(make, **numbers):
+    kernel = make(exact(), None, **numbers)
+    return sgmcmc.sample(jax.random.key(0), kernel, jnp.ones(50), **OPTIONS)
+
+
+def test_power_iteration_meets_the_largest_curvature():
+    """30 products on 1…400 in 50 steps: within its residual of the largest, which is small."""
+    value, residual = curvature.largest_curvature(
+        sgmcmc.baoab(exact(), 0.1), jnp.zeros(50), None, jax.random.key(0), 30
+    )
+    assert abs(value - LARGEST) <= residual
+    assert residual < 4
+
+
+@pytest.mark.parametrize("name", ["baoab", "obabo", "aboba", "ubu", "bub", "sghmc", "sgld",
+                                  "leimkuhler_matthews", "euler_maruyama"])  # fmt: skip
+def test_the_oscillator_is_the_law_of_the_kernel(name):
+    """The planner's law in NumPy is that of `drive`'s Jacobian, with and without noise."""
+    kernel = samplers.make(name, samplers.harmonic(), 0.3)
+    law = diagnostics.stationary_law(kernel, jnp.zeros(1))
+    np.testing.assert_allclose(oscillator.variance(kernel.plan, 0.3, 1.0), law.covariance[0, 0],
+                               rtol=1e-7)  # fmt: skip
+    posterior, batches = samplers.noisy_harmonic()
+    law = diagnostics.stationary_law(samplers.make(name, posterior, 0.3), jnp.zeros(1), batches)
+    np.testing.assert_allclose(
+        oscillator.variance(kernel.plan, 0.3, 1.0, heat=1.0), law.covariance[0, 0], rtol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers", "step", "reason"),
+    [
+        # κ = 1, half the limit: BAOAB's own error is 0 (spec: .05).
+        (sgmcmc.baoab, {}, 0.05, "stability"),
+        # κ = 2 √(ε/(1 + ε)).
+        (sgmcmc.obabo, {}, 0.021822, "discretisation"),
+        # The exact law; κ = √(6ε) is its first term.
+        (sgmcmc.ubu, {}, 0.027386, "discretisation"),
+        # 2ε/λ to first order; 1/(1 − hλ/2) = 1 + ε exactly.
+        (sgmcmc.sgld, {}, 0.1 / 1.05 / LARGEST, "discretisation"),
+        (sgmcmc.leimkuhler_matthews, {}, 1 / LARGEST, "stability"),
+    ],
+)
+def test_steps_without_noise(make, numbers, step, reason):
+    """The rules give the printed steps to the residual of the curvature."""
+    run = chosen(make, **numbers)
+    np.testing.assert_allclose(run.tuning.step_size, step, rtol=0.02)
+    assert run.tuning.reason == reason
+    assert run.config["step_size"] == pytest.approx(run.tuning.step_size, rel=1e-6)
+    assert run.tuning.halvings == 0
+
+
+@pytest.mark.parametrize(("make", "friction", "step"), [(sgmcmc.baoab, 1.0, 0.003333),
+                                                        (sgmcmc.baoab, 5.0, 0.016667),
+                                                        (sgmcmc.obabo, 5.0, 0.016667),
+                                                        (sgmcmc.ubu, 5.0, 0.016667)])  # fmt: skip
+def test_steps_with_noise(make, friction, step):
+    """h = 2γTε/s² where noise decides; the worst mode is off by 1.1 (ε + ε) at most, exactly."""
+    posterior, data = noisy()
+    kernel = make(posterior, None, friction=friction)
+    run = sgmcmc.sample(
+        jax.random.key(0), kernel, jnp.ones(50), data, batch_size=1,
+        stream="with_replacement", **OPTIONS,
+    )  # fmt: skip
+    # s² is estimated from 32 signs: how many are plus moves it.
+    np.testing.assert_allclose(run.tuning.gradient_noise, VARIANCE, rtol=0.2)
+    allowed = step * VARIANCE / run.tuning.gradient_noise
+    np.testing.assert_allclose(run.tuning.step_size, allowed, rtol=1e-3)
+    assert run.tuning.reason == "gradient noise"
+    h, omega = run.tuning.step_size, np.sqrt(CURVATURES)
+    worst = max(
+        abs(oscillator.variance(kernel.plan, h * w, friction / w, heat=VARIANCE / w**2) - 1)
+        for w in omega
+    )
+    assert worst <= 1.1 * 2 * ALLOWED
+
+
+def test_a_sweep_may_be_longer():
+    """Under a reshuffled stream a short sweep allows a step that independent batches do not."""
+    posterior, data = noisy(variance=1e4)
+    steps = {}
+    for stream in ("with_replacement", "reshuffled"):
+        run = sgmcmc.sample(
+            jax.random.key(0), sgmcmc.baoab(posterior, None), jnp.ones(50), data, batch_size=1,
+            stream=stream, **OPTIONS,
+        )  # fmt: skip
+        steps[stream] = run.tuning.limits
+    assert steps["reshuffled"]["gradient noise"] > steps["with_replacement"]["gradient noise"]
+    np.testing.assert_allclose(
+        steps["reshuffled"]["gradient noise"], np.pi / (2 * np.sqrt(LARGEST)), rtol=0.02
+    )
+
+
+def test_friction_by_itself():
+    """friction="auto": γ = 1/(10 h), in the run's configuration and in `tuning`."""
+    run = chosen(sgmcmc.baoab, friction="auto")
+    np.testing.assert_allclose(run.tuning.friction, 0.1 / run.tuning.step_size, rtol=1e-6)
+    assert run.config["friction"] == pytest.approx(run.tuning.friction, rel=1e-6)
+    assert "friction" in repr(run.tuning)
+
+
+def test_scaling_time_scales_the_step():
+    """U → 4U, T → 4T, γ → 2γ: h → h/2, to the digits of float32."""
+    one = sgmcmc.Posterior.from_log_density(Partial(oscillators, jnp.asarray(CURVATURES)))
+    four = sgmcmc.Posterior.from_log_density(Partial(oscillators, jnp.asarray(4 * CURVATURES)))
+    kernels = (
+        sgmcmc.obabo(one, None, friction=1.0),
+        sgmcmc.obabo(four, None, friction=2.0, temperature=4.0),
+    )
+    h = [
+        sgmcmc.sample(jax.random.key(0), kernel, jnp.ones(50), **OPTIONS).tuning.step_size
+        for kernel in kernels
+    ]
+    np.testing.assert_allclose(h[1], h[0] / 2, rtol=1e-3)
+
+
+def test_a_metric_is_in_the_coordinates():
+    """Under the metric of the target every direction has curvature 1."""
+    metric = sgmcmc.metrics.diagonal(jnp.asarray(1 / np.sqrt(CURVATURES)))
+    run = chosen(sgmcmc.obabo, metric=metric)
+    np.testing.assert_allclose(run.tuning.curvature, 1.0, rtol=1e-3)
+
+
+def test_the_same_key_the_same_step_and_a_run_goes_on(tmp_path):
+    """Deterministic; saved, loaded, and resumed with the untuned kernel, bit for bit."""
+    kernel = sgmcmc.baoab(exact(), None)
+    run, twin = (sgmcmc.sample(jax.random.key(3), kernel, jnp.ones(50), **OPTIONS) for _ in "ab")
+    assert run.tuning == twin.tuning
+    loaded = sgmcmc.load(run.save(tmp_path / "run"))
+    assert loaded.tuning == run.tuning
+    more = loaded.resume(num_samples=5, kernel=kernel)
+    straight = sgmcmc.sample(
+        jax.random.key(3), kernel, jnp.ones(50), **{**OPTIONS, "num_samples": 25}
+    )
+    np.testing.assert_array_equal(more.draws, straight.draws)
+    assert "tuned" in repr(run)
+    assert any("tuned" in note for note in diagnostics.summary(run).notes)
+
+
+def steep_far_out(x):
+    return -jnp.sum(0.5 * x**2 + 10.0 * jnp.maximum(jnp.abs(x) - 5.0, 0.0) ** 4)
+
+
+def test_a_chain_lost_in_the_burnin_starts_again_at_half_the_step():
+    """The mode knows nothing of a wall that the starts stand behind."""
+    posterior = sgmcmc.Posterior.from_log_density(steep_far_out)
+    kernel = sgmcmc.baoab(posterior, None)
+    run = sgmcmc.sample(jax.random.key(0), kernel, 7.0 * jnp.ones(3), **OPTIONS)
+    assert run.tuning.halvings >= 1
+    assert not run.stopped
+    assert np.all(np.isfinite(run.draws))
+
+
+def test_no_step_is_an_error():
+    """A target that is finite nowhere is not tuned in silence."""
+
+    def broken(x):
+        return jnp.sum(x) * jnp.inf
+
+    kernel = sgmcmc.baoab(sgmcmc.Posterior.from_log_density(broken), None)
+    with pytest.raises(FloatingPointError):
+        sgmcmc.sample(jax.random.key(0), kernel, jnp.ones(3), **OPTIONS)
+
+
+def test_bad_input():
+    """A step by hand without one, "auto" beside a step, and kernels that are not tuned."""
+    kernel = sgmcmc.baoab(exact(), None)
+    state = kernel.init(jnp.ones(50), jax.random.key(0))
+    with pytest.raises(ValueError, match=r"step_size: None is chosen by sgmcmc\.sample"):
+        kernel.step(jax.random.key(1), state)
+    with pytest.raises(ValueError, match='friction: got "auto" beside'):
+        sgmcmc.baoab(exact(), 0.1, friction="auto")
+    with pytest.raises(TypeError, match="step_size: got None"):
+        sgmcmc.samadams(exact(), None)
