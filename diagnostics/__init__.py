@@ -5,6 +5,7 @@ Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable reco
 
 from sgmcmc.diagnostics.affine_chains import sweeps
 from sgmcmc.diagnostics.classification import Classification, classification_scores
+from sgmcmc.diagnostics.distance import PredictiveDistance, predictive_distance
 from sgmcmc.diagnostics.predictive import predictive
 from sgmcmc.diagnostics.regression import Regression, regression_scores
 from sgmcmc.diagnostics.stationary import StationaryLaw, stationary_law
@@ -13,11 +14,13 @@ from sgmcmc.diagnostics.summary import Summary, summary
 
 __all__ = [
     "Classification",
+    "PredictiveDistance",
     "Regression",
     "StationaryLaw",
     "Summary",
     "classification_scores",
     "predictive",
+    "predictive_distance",
     "regression_scores",
     "stationary_law",
     "statistics",
