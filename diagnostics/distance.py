@@ -21,7 +21,7 @@ class PredictiveDistance(NamedTuple):
     draws, as input by input errors average out.
 
     Attributes:
-        spread: linear in a small error of the law, and above −1.
+        spread: linear in a small error of the law; 1 is twice the variance.
         spread_error: its standard error.
         squared: quadratic in a small error of the law. As the bias of a plain estimate is taken
             off, it may come out below 0 where nothing is to be seen.
