@@ -123,8 +123,9 @@ def network_table(found: dict[str, Any]) -> str:
             if of == stream:
                 order = row["order"]
                 text = "–" if order is None else f"{order[0]:.2f} ± {order[1]:.2f}"
-                lines.append(f"{integrator:20}" + "".join(
-                    f"{words(row['cells'][h]):>17}" for h in steps) + f"{text:>16}")  # fmt: skip
+                cells = (row["cells"].get(h, {"diverged": 0}) for h in steps)
+                numbers = "".join(f"{words(cell):>17}" for cell in cells)
+                lines.append(f"{integrator:20}{numbers}{text:>16}")
     half = said["half_against_half"]
     lines.append(
         f"reference: HMC, acceptance {said['acceptance']:.3f}, R̂ of predictions, median, 95% and "
@@ -161,6 +162,8 @@ def draw(exact: dict[str, Any], networks: list[dict[str, Any]], path: Path) -> N
                 axis.set_axis_off()
                 continue
             for name, row in rows.items():
+                if name not in marks:
+                    continue  # means of several
                 points = [(h, abs(c["spread"]), c["spread_error"]) for h, c in row["cells"].items()
                           if "spread" in c]  # fmt: skip
                 if points:
@@ -169,9 +172,12 @@ def draw(exact: dict[str, Any], networks: list[dict[str, Any]], path: Path) -> N
             axis.axhspan(0, floor, color="0.9", zorder=0)
             axis.set(xscale="log", yscale="log", ylim=(3e-3, 5),
                      title=f"(b) {problem['name']}, {stream.replace('_', ' ')}")  # fmt: skip
-            guides(axis, np.array(problem["plans"][stream].steps), (1, 2))
+            steps = problem["plans"][stream].steps
+            guides(axis, np.array(steps), (1, 2))
+            axis.set_xticks(steps, [f"{h:g}" for h in steps], fontsize=7)
+            axis.set_xticks([], minor=True)
         axes[0].set_ylabel("|spread|; grey: below the noise floor")
-    for axis in grid[-1]:
+    for axis in grid.flat:
         axis.set_xlabel("h (dotted: integer orders)")
     handles, labels = grid[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8)
@@ -181,7 +187,7 @@ def draw(exact: dict[str, Any], networks: list[dict[str, Any]], path: Path) -> N
 def noise_floor(found: dict[str, Any]) -> float:
     """What a spread must exceed to be seen: some median standard errors of the best-known row."""
     errors = [[c["spread_error"] for c in row["cells"].values() if "spread" in c]
-              for row in found["rows"].values()]  # fmt: skip
+              for name, row in found["rows"].items() if not name.startswith("order_")]  # fmt: skip
     return SIGNIFICANT * min(float(np.median(e)) for e in errors if e)
 
 
