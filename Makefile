@@ -27,7 +27,7 @@ help:
 	@echo "make types        mypy"
 	@echo "make docs         the site, strict, into site/"
 	@echo "make bench        step times, as ratios to optax.sgd"
-	@echo "make study NAME=… one study of examples/studies;   make studies  runs all"
+	@echo "make study NAME=… one study of examples/studies;   make studies  runs all, notebooks too"
 	@echo "make clean        removes environments and everything built"
 
 venv: $(READY)
@@ -69,6 +69,7 @@ bench: $(READY)
 studies: $(READY)
 	for study in $(wildcard examples/studies/*.py); do \
 		$(BIN)/python "$$study" $(ARGS) || exit 1; done
+	$(BIN)/jupyter execute $(wildcard examples/*.ipynb)
 
 study: $(READY)
 	@test -n "$(NAME)" || { echo "make study NAME=<name of a file in examples/studies>"; exit 2; }

@@ -5,6 +5,7 @@ Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable reco
 
 from sgmcmc.diagnostics.affine_chains import sweeps
 from sgmcmc.diagnostics.classification import Classification, classification_scores
+from sgmcmc.diagnostics.distance import PredictiveDistance, predictive_distance
 from sgmcmc.diagnostics.predictive import predictive
 from sgmcmc.diagnostics.reference import ReferenceComparison, compare_to_reference
 from sgmcmc.diagnostics.regression import Regression, regression_scores
@@ -14,6 +15,7 @@ from sgmcmc.diagnostics.summary import Summary, summary
 
 __all__ = [
     "Classification",
+    "PredictiveDistance",
     "ReferenceComparison",
     "Regression",
     "StationaryLaw",
@@ -21,6 +23,7 @@ __all__ = [
     "classification_scores",
     "compare_to_reference",
     "predictive",
+    "predictive_distance",
     "regression_scores",
     "stationary_law",
     "statistics",
