@@ -18,7 +18,7 @@ from sgmcmc.adaptive_clock import AdaptiveClock, as_adaptive, nominal
 from sgmcmc.gradients import Estimator, minibatch
 from sgmcmc.metrics import Identity, Metric, identity
 from sgmcmc.posterior import Posterior
-from sgmcmc.splitting import Phase, SplittingKernel, build
+from sgmcmc.splitting import Phase, SplittingKernel, build, extend
 from sgmcmc.types import Array, Key, PyTree, State
 from sgmcmc.words import plan, spell
 
@@ -128,18 +128,16 @@ def sa_sghmc(
 
     Arguments: see `sgmcmc.samadams`.
     """
-    return build(
+    kernel = samadams(
         posterior,
-        as_adaptive(step_size),
-        plan("ZBAOABZ"),
-        name="sa_sghmc",
+        step_size,
         friction=friction,
         temperature=temperature,
         metric=metric,
         gradient=gradient,
         noise=noise,
-        kind=AdaptiveKernel,
     )
+    return extend(kernel, AdaptiveKernel, name="sa_sghmc")
 
 
 def sa_sgld(

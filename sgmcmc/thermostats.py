@@ -33,7 +33,11 @@ from sgmcmc.words import plan
 
 
 class ThermostatKernel(SplittingKernel):
-    """A word with the letter D; `State.extra` holds ξ, a scalar. See `sgnht`."""
+    """A word with the letter D; `State.extra` holds ξ and what rounding took from it, (2,).
+
+    With a mass of d the steps of ξ are of order h √(2/d), for a network far below the spacing
+    of float32 near ξ: their rounding is summed and given back. See `sgnht`.
+    """
 
     thermostat_mass: Constant | None
 
@@ -42,7 +46,8 @@ class ThermostatKernel(SplittingKernel):
         state = super().init(position, rng_key, data)
         assert self.friction is not None
         start = self.friction(state.clock.count)
-        return state._replace(extra=start.astype(trees.accumulator_dtype(state.position)))
+        dtype = trees.accumulator_dtype(state.position)
+        return state._replace(extra=jnp.stack([start, jnp.zeros_like(start)]).astype(dtype))
 
     def _apply(
         self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: Any
@@ -56,7 +61,7 @@ class ThermostatKernel(SplittingKernel):
         if letter == "O":
             normals = noises.to_tree(noise[row], phase.position)
             diffusion = pace.friction * pace.temperature
-            momentum = thermostat_friction(phase.momentum, normals, t, thermostat, diffusion)
+            momentum = thermostat_friction(phase.momentum, normals, t, thermostat[0], diffusion)
             return phase._replace(momentum=momentum)
         return super()._apply(letter, fraction, row, phase, noise, pace)
 
@@ -64,9 +69,12 @@ class ThermostatKernel(SplittingKernel):
 def thermostat_drift(
     thermostat: Array, momentum: PyTree, t: Array, mass: Array | int, temperature: Array
 ) -> Array:
-    """D: the new ξ."""
+    """D: the new ξ and its rounding, (2,), by Kahan's sum."""
     excess = trees.dot(momentum, momentum) - trees.size(momentum) * temperature
-    return thermostat + (t / mass * excess).astype(thermostat.dtype)
+    value, lost = thermostat
+    wanted = (t / mass * excess).astype(thermostat.dtype) - lost
+    moved = value + wanted
+    return jnp.stack([moved, (moved - value) - wanted])
 
 
 def thermostat_friction(

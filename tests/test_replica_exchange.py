@@ -169,7 +169,7 @@ def test_a_thermostat_stays_with_its_temperature():
     ((kept, _),) = steps(never, 1, state, batch)
     by_temperature = swapped.extra.states.extra[swapped.extra.order]
     np.testing.assert_allclose(by_temperature, kept.extra.states.extra, rtol=1e-6)
-    assert float(by_temperature[0]) != float(by_temperature[1])
+    assert float(by_temperature[0, 0]) != float(by_temperature[1, 0])
 
 
 def test_without_correction_is_a_known_variance_of_nothing():
