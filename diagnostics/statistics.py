@@ -1,9 +1,11 @@
 """Mean, sd, MCSE, ESS and R̂ of scalar quantities, weighted draws included.
 
 With weights w (physical time per draw) the estimator is f̄_w = Σ w f / Σ w, pooled over
-chains. Its error is that of the plain mean of z = w (f − f̄_w)/w̄, so MCSE, bulk ESS and R̂
+chains. Its error is that of the plain mean of z = w (f − f̄_w)/w̄, so MCSE and bulk ESS
 are ArviZ's for z; the tail ESS is that of the same transform of the indicators of the
-weighted 5% and 95% quantiles. Equal weights give ArviZ's own figures for f, digit for digit.
+weighted 5% and 95% quantiles. Where weights vary much z hides chains that disagree, so R̂ is
+the larger of ArviZ's for z and of that of f with weighted ranks, means and variances. Equal
+weights give ArviZ's own figures for f, digit for digit.
 
 Rank-normalised R̂, bulk and tail ESS: Vehtari et al. (2021), doi:10.1214/20-BA1221.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 TAILS = (0.05, 0.95)
 
@@ -70,6 +73,8 @@ def statistics(values: Any, weights: Any = None) -> dict[str, np.ndarray]:
             "ess_tail": tail,
             "rhat": array_stats.rhat(z, method="rank", **axes),
         }
+        if weights is not None:
+            table["rhat"] = np.fmax(table["rhat"], _weighted_rhat(values, weights))
     broken = ~np.isfinite(values).all(axis=(0, 1))
     return {name: np.where(broken, np.nan, column) for name, column in table.items()}
 
@@ -97,10 +102,45 @@ def _centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return w * (values - (w * values).mean(axis=(0, 1)))
 
 
-def _below(values: np.ndarray, weights: np.ndarray, probability: float) -> np.ndarray:
+def _weighted_rhat(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Split R̂ of weighted normal scores, for place and for scale; NaN for constants."""
     flat, w = values.reshape(weights.size, -1), weights.reshape(-1)
+    folded = np.abs(flat - _weighted_quantile(flat, w, 0.5))
+    half = weights.shape[1] // 2
+    made = []
+    for x in (flat, folded):
+        order = np.argsort(x, axis=0)
+        rank = np.empty_like(x)
+        # Blom's scores, as for equal weights.
+        ranked = (np.cumsum(w[order], axis=0) - 3 * w[order] / 8) / (w.sum() + w.mean() / 4)
+        np.put_along_axis(rank, order, ranked, axis=0)
+        scores = ndtri(rank).reshape(*weights.shape, -1)
+        halves = np.concatenate([scores[:, :half], scores[:, -half:]])
+        # A draw of weight 0 has no score at the very edge, and needs none.
+        share = np.concatenate([weights[:, :half], weights[:, -half:]])[:, :, None]
+        halves = np.where(share > 0, halves, 0.0)
+        total = share.sum(axis=1)
+        counted = total[:, 0] > 0
+        halves, share, total = halves[counted], share[counted], total[counted]
+        means = (share * halves).sum(axis=1) / total
+        squares = (share**2).sum(axis=1)
+        freedom = total - squares / total
+        within = ((share * (halves - means[:, None]) ** 2).sum(axis=1) / freedom).mean(axis=0)
+        between = means.var(axis=0, ddof=1) if len(means) > 1 else 0 * within
+        draws = (total**2 / squares).mean()  # as many of equal weight
+        made.append(np.sqrt((draws - 1) / draws + between / within))
+    return np.fmax(*made).reshape(values.shape[2:])
+
+
+def _weighted_quantile(flat: np.ndarray, w: np.ndarray, probability: float) -> np.ndarray:
+    """The first value of each column that this share of the weight reaches."""
     order = np.argsort(flat, axis=0)
     reached = np.cumsum(w[order], axis=0) >= probability * w.sum()
     first = np.take_along_axis(order, reached.argmax(axis=0)[None], axis=0)
-    quantile = np.take_along_axis(flat, first, axis=0)[0].reshape(values.shape[2:])
+    return np.take_along_axis(flat, first, axis=0)[0]
+
+
+def _below(values: np.ndarray, weights: np.ndarray, probability: float) -> np.ndarray:
+    flat, w = values.reshape(weights.size, -1), weights.reshape(-1)
+    quantile = _weighted_quantile(flat, w, probability).reshape(values.shape[2:])
     return _centred((values <= quantile).astype(np.float64), weights)
