@@ -90,7 +90,6 @@ ROWS = {
     "step -1": (lambda: sgld(step_size=-1e-3), V, "step_size: got -0.001"),
     "step nan": (lambda: sgld(step_size=np.nan), V, "step_size: got nan"),
     "step inf": (lambda: sgld(step_size=np.inf), V, "step_size: got inf"),
-    "step None": (lambda: sgld(step_size=None), T, "step_size: got None"),
     "step str": (lambda: sgld(step_size="0.1"), T, "step_size: got '0.1'"),
     "step schedule": (lambda: sgld(step_size=lambda t: -1.0), V, r"step_size\(0\): got -1.0"),
     "step grid": (lambda: call(sgld(step_size=jnp.array([0.1, 0.2]))), V, r"step_size: got an array of shape \(2,\)"),

@@ -66,7 +66,6 @@ def test_clocks_are_made_inside_jit():
         (np.array([0.1, -0.2]), ValueError, "step_size: got -0.2"),
         (lambda k: 0.0 * k, ValueError, r"step_size\(0\): got 0.0"),
         (True, TypeError, "step_size: got True; expected a number or a schedule"),
-        (None, TypeError, "step_size: got None"),
         ("0.1", TypeError, "step_size: got '0.1'"),
     ],
 )
