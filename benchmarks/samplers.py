@@ -3,10 +3,10 @@
     python -m benchmarks.samplers [--rounds 7] [--steps 200] [--quick] [--json results/…json]
 
 A step of `optax.sgd` prices a gradient with its update; what a step of SGLD takes beyond it
-prices one standard normal a parameter; an energy of all data is timed by itself. A sampler with
-g gradients, n normals and e energies a step is expected to take as much as these; the table
-gives what it took over that. All run in the library's own loop, interleaved in one process;
-median and quartiles over rounds. A gradient of all data counts as N/n of a minibatch's.
+prices one standard normal a parameter; an energy of all data, and one with its gradient, are
+timed by themselves. A sampler is expected to take as much as its gradients, normals and energies
+do; the table gives what it took over that. All run in the library's own loop, interleaved in one
+process; median and quartiles over rounds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.steps import (
-    BATCH,
-    EXAMPLES,
     LARGE,
     interleave,
     library_loop,
@@ -38,13 +36,15 @@ ASKED = 1.15
 class Price(NamedTuple):
     """What one step is expected to cost: minibatch gradients, normals, energies of all data.
 
-    `share`: of the steps that are timed, for samplers whose steps are long.
+    `full_gradients`: of all data, with the energy. `share`: of the steps that are timed, for
+    samplers whose steps are long.
     """
 
     gradients: float
     normals: float
     energies: float = 0.0
     share: float = 1.0
+    full_gradients: float = 0.0
 
 
 def main() -> int:
@@ -62,7 +62,8 @@ def main() -> int:
     for name, row in rows.items():
         spread = f"{row['lower']:.2f}–{row['upper']:.2f}"
         late = "" if row["median"] <= ASKED else f"   above {ASKED}"
-        counts = f"{row['gradients']:g}, {row['normals']:g}"
+        full = f" + {row['full_gradients']:g} of all data" if row["full_gradients"] else ""
+        counts = f"{row['gradients']:g}{full}, {row['normals']:g}"
         print(f"{name:<{width}}{row['median']:>8.2f}{spread:>14}   {counts}{late}")
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
@@ -100,27 +101,37 @@ def samplers(posterior: Any, params: Any, data: Any, steps: int) -> dict[str, tu
     made = {
         name: (k, Price(k.gradient_evaluations, k.plan.num_normals)) for name, k in kernels.items()
     }
-    rare, whole = 0.05, EXAMPLES / BATCH
+    rare = 0.05
     for name, block in (("amagold", sgmcmc.amagold), ("sggmc", sgmcmc.sggmc)):
         kernel = block(posterior, step, 10)
         rows = kernel.num_steps + kernel.rows_beside
         made[f"{name}, 10 steps"] = (kernel, Price(kernel.gradient_evaluations, rows, 1.0, rare))
-    made["mala"] = (sgmcmc.mala(posterior, step), Price(whole, 1.0, 0.0, rare))
-    made["hmc, 5 steps"] = (sgmcmc.hmc(posterior, h, 5), Price(5 * whole, 1.0, 0.0, rare / 5))
+    inner = sgmcmc.baoab(posterior, h)
+    exchange = sgmcmc.replica_exchange(inner, (1.0, 2.0), swap_every=10)
+    made["replica exchange, 2 × 10 BAOAB"] = (
+        exchange, Price(exchange.gradient_evaluations, 2 * 10 * inner.plan.num_normals, 0.0, 0.05)
+    )  # fmt: skip
+    made["mala"] = (sgmcmc.mala(posterior, step), Price(0.0, 1.0, 0.0, rare, 1.0))
+    made["hmc, 5 steps"] = (sgmcmc.hmc(posterior, h, 5), Price(0.0, 1.0, 0.0, rare / 2, 5.0))
     return made
 
 
-def full_energy(posterior: Any, params: Any, data: Any, count: int) -> Callable[[], Any]:
-    """The log density over all data, `count` times."""
+def over_all_data(posterior: Any, params: Any, data: Any, count: int, gradient: bool) -> Callable:
+    """The log density over all data, with or without its gradient, `count` times."""
     import jax
 
     @jax.jit
     def run(params: Any, data: Any) -> Any:
-        def body(shift: Any, _: Any) -> Any:
-            moved = jax.tree.map(lambda x: x + shift, params)
-            return 0 * posterior.log_density(moved, data), None
+        def body(params: Any, _: Any) -> Any:
+            if not gradient:
+                value, slope = posterior.log_density(params, data), params
+            else:
+                value, slope = jax.value_and_grad(posterior.log_density)(params, data)
+            # Moved a little by what was computed, so that no turn can be left out.
+            step = 1e-12 * value
+            return jax.tree.map(lambda x, g: x + step * g, params, slope), None
 
-        return jax.lax.scan(body, jax.numpy.zeros(()), None, count)[0]
+        return jax.lax.scan(body, params, None, count)[0]
 
     return lambda: jax.block_until_ready(run(params, data))
 
@@ -131,16 +142,22 @@ def measure(rounds: int, steps: int) -> dict[str, dict[str, float]]:
     runs: dict[str, Callable[[], Any]] = {"optax.sgd": sgd_scan(posterior, params, data, steps, 1)}
     counts = {name: max(1, round(price.share * steps)) for name, (_, price) in made.items()}
     for name, (kernel, _) in made.items():
-        runs[name] = library_loop(kernel, params, data, counts[name])
-    energies = max(1, steps // 20)
-    runs["energy"] = full_energy(posterior, params, data, energies)
+        # Blocks that a test may turn back ask for batches of the same law read backwards.
+        blocks = getattr(kernel, "check_stream", None) is not None
+        stream = "with_replacement" if blocks else "reshuffled"
+        runs[name] = library_loop(kernel, params, data, counts[name], stream=stream)
+    count = max(1, steps // 20)
+    for name, gradient in (("energy", False), ("full gradient", True)):
+        runs[name] = over_all_data(posterior, params, data, count, gradient)
     times = {name: np.asarray(t) for name, t in interleave(runs, rounds).items()}
-    gradient, energy = times["optax.sgd"] / steps, times["energy"] / energies
+    gradient = times["optax.sgd"] / steps
+    energy, whole = times["energy"] / count, times["full gradient"] / count
     normal = times["sgld"] / steps - gradient
     rows = {}
     for name, (_, price) in made.items():
         if name != "sgld":
-            expected = price.gradients * gradient + price.normals * normal + price.energies * energy
+            expected = price.gradients * gradient + price.normals * normal
+            expected = expected + price.energies * energy + price.full_gradients * whole
             rows[name] = {**summary(times[name] / counts[name] / expected), **price._asdict()}
     return rows
 

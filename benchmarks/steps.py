@@ -136,7 +136,13 @@ def hand_scan(kernel: Any, params: Any, data: Any, steps: int) -> Callable:
 
 
 def library_loop(
-    kernel: Any, params: Any, data: Any, steps: int, num_chains: int = 1, method: str = "auto"
+    kernel: Any,
+    params: Any,
+    data: Any,
+    steps: int,
+    num_chains: int = 1,
+    method: str = "auto",
+    stream: str = "reshuffled",
 ) -> Callable:
     """The same steps by the library's own chunk, with its streams, checks and counters."""
     import jax
@@ -146,8 +152,9 @@ def library_loop(
     from sgmcmc.loop import run_chunk
 
     settings = Settings(num_chains, 0, 1, steps, "raise", None, method)
+    size = None if kernel.gradient.needs_full_batch else BATCH
     start = sampler._prepare(
-        jax.random.key(0), kernel, params, data, BATCH, "reshuffled", settings, True, None
+        jax.random.key(0), kernel, params, data, size, stream, settings, True, None
     )
     span = _span(0, _Piece(1, steps, True))
 
