@@ -5,9 +5,9 @@
 The toy of the cyclical paper (arXiv 1902.03932): 25 equal Gaussians, means {−4, −2, 0, 2, 4}²,
 covariance 0.03 I. The budget is that of the authors' published script: 50,000 steps a chain,
 starts uniform on [−10, 10]², h₀ = 0.07; and four chains pooled, as in their parallel setting,
-where all modes are reported for cyclical SGLD and 4 for SGLD. Their gradients have N(0, I)
-noise, whose variance they take off the noise that is injected: in law these are steps with
-exact gradients, which are taken here.
+for which a quotation of the paper has all modes for cyclical SGLD and 4 for SGLD. Their
+gradients have N(0, I) noise, whose variance they take off the noise that is injected: in law
+these are steps with exact gradients, which are taken here.
 
 - "30 cycles" and "SGLD, decreasing" are the script's: equal weights, of each cycle the first 50
   steps left out; and .043 for 500 steps, .043 (k − 500)^−.55 then. A cycle ends in one mode, so
