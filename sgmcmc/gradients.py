@@ -31,7 +31,9 @@ import jax.numpy as jnp
 
 from sgmcmc import trees
 from sgmcmc.anchored import BLOCK_SIZE, SVRG, ControlVariate
+from sgmcmc.averaged import Averaged
 from sgmcmc.posterior import Posterior, leading_axis
+from sgmcmc.rates import check_range
 from sgmcmc.saga import SAGA
 from sgmcmc.types import Array, Batch, PyTree
 
@@ -181,6 +183,27 @@ def saga(*, memory_limit: int = 2**30, block_size: int = 256) -> SAGA:
     _at_least_one(memory_limit, "memory_limit")
     _at_least_one(block_size, "block_size")
     return SAGA(int(memory_limit), block_size)
+
+
+def averaged(decay: float | Array = 0.9) -> Averaged:
+    """**Biased**, for comparison: a running mean of the minibatch gradients, as Adam has it.
+
+        m ← β m + (1 − β) g,   estimate m/(1 − β^k) after k gradients
+
+    With `psgld(metric=metrics.rmsprop(gamma=False))` it is Adam-style SGLD. The mean lags
+    behind the position, which acts as a momentum that nothing balances: on U = k x²/2 with
+    exact gradients sgld's variance is, for hk ≪ 1, T/k (1 + hk/2 · (1 + β)/(1 − β)) to first
+    order in h.
+
+    Args:
+        decay: β in [0, 1); 0 is `minibatch()`.
+
+    Raises:
+        ValueError: `decay` out of range.
+    """
+    number = jnp.asarray(decay, dtype=float)
+    check_range(number, "decay", above_zero=False, below=1.0)
+    return Averaged(number)
 
 
 def _at_least_one(value: Any, name: str) -> None:
