@@ -34,13 +34,16 @@ class PredictiveDistance(NamedTuple):
     squared_error: float
 
 
-def predictive_distance(values: Any, reference: Any) -> PredictiveDistance:
+def predictive_distance(
+    values: Any, reference: Any, weights: Any = None, reference_weights: Any = None
+) -> PredictiveDistance:
     """The distance of predictions from a reference's, both from several independent chains.
 
     Args:
         values: [chain, draw, m], one prediction (say a regression function) at m inputs.
         reference: [chain, draw, m], draws of a reference sampler at the same inputs; chains and
             draws may be of other numbers.
+        weights, reference_weights: [chain, draw], ≥ 0, as `run.weights`; default all equal.
 
     Returns:
         A `PredictiveDistance`. Bias and errors come from a jackknife over whole chains of
@@ -49,10 +52,12 @@ def predictive_distance(values: Any, reference: Any) -> PredictiveDistance:
         error: of C, to a share 1/√(2(C − 1)).
 
     Raises:
-        ValueError: other shapes, fewer than two chains or two draws, numbers that are not
-            finite, or a reference that does not vary at some input.
+        ValueError: other shapes, weights that are negative or 0 throughout a chain, fewer than
+            two chains or two draws, numbers that are not finite, or a reference that does not
+            vary at some input.
     """
-    ours, theirs = _moments(values, "values"), _moments(reference, "reference")
+    ours = _moments(values, weights, "values", "weights")
+    theirs = _moments(reference, reference_weights, "reference", "reference_weights")
     if ours.shape[2] != theirs.shape[2]:
         raise ValueError(
             f"values: got predictions at {ours.shape[2]} inputs; the reference has "
@@ -77,8 +82,8 @@ def predictive_distance(values: Any, reference: Any) -> PredictiveDistance:
     )
 
 
-def _moments(draws: Any, name: str) -> np.ndarray:
-    """Each chain's means of f and f², [chain, 2, m],."""
+def _moments(draws: Any, weights: Any, name: str, weights_name: str) -> np.ndarray:
+    """Each chain's means of w f, w f² and w, [chain, 3, m]."""
     draws = np.asarray(draws, np.float64)
     if draws.ndim != 3 or draws.shape[0] < 2 or draws.shape[1] < 2 or not draws.shape[2]:
         raise ValueError(
@@ -87,12 +92,21 @@ def _moments(draws: Any, name: str) -> np.ndarray:
         )
     if not np.all(np.isfinite(draws)):
         raise ValueError(f"{name}: got a number that is not finite")
-    return np.stack([draws.mean(axis=1), (draws**2).mean(axis=1)], axis=1)
+    w = np.ones(draws.shape[:2]) if weights is None else np.asarray(weights, np.float64)
+    if w.shape != draws.shape[:2] or not np.all(w >= 0) or not np.all(w.sum(axis=1) > 0):
+        raise ValueError(
+            f"{weights_name}: got shape {w.shape}; expected {draws.shape[:2]}, all ≥ 0 and some "
+            "above it in each chain"
+        )
+    w = np.broadcast_to(w[..., None], draws.shape)
+    return np.stack([(w * f).mean(axis=1) for f in (draws, draws**2, np.ones(()))], axis=1)
 
 
 def _pooled(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean, square = moments.mean(axis=0)
-    return mean, np.maximum(square - mean**2, 0)
+    """Mean and variance, numerators and denominators summed over chains before dividing."""
+    first, second, total = moments.mean(axis=0)
+    mean = first / total
+    return mean, np.maximum(second / total - mean**2, 0)
 
 
 def _compare(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -49,6 +49,21 @@ def test_units_do_not_matter():
     )
 
 
+def test_integer_weights_are_duplicates():
+    """A draw of weight 2 counts as two; ignoring the weights gives another distance."""
+    rng = np.random.default_rng(5)
+    values, reference = rng.normal(size=(4, 50, 3)), rng.normal(size=(4, 60, 3))
+    values[:, ::2] += 1.0
+    weights = np.ones((4, 50))
+    weights[:, ::2] = 2
+    doubled = np.concatenate([values, values[:, ::2]], axis=1)
+    got = predictive_distance(values, reference, weights)
+    np.testing.assert_allclose(got, predictive_distance(doubled, reference), rtol=1e-10)
+    assert abs(got.spread - predictive_distance(values, reference).spread) > 0.05
+    with pytest.raises(ValueError, match=r"weights: got shape \(4, 49\)"):
+        predictive_distance(values, reference, weights[:, 1:])
+
+
 def test_chains_in_any_order():
     ours, theirs = gaussians(0, 0.2, 1.2), gaussians(1, 0.0, 1.0)
     np.testing.assert_allclose(
