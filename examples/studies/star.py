@@ -43,7 +43,7 @@ from parts.star_parts import (
     star_order,
     star_row,
 )
-from parts.star_toys import METHODS, SGLD, TOYS, cell
+from parts.star_toys import METHODS, TOYS, cell, draw_toys, toy_table
 
 SEED = 0
 # Chains and steps of the star; chains of the rows that show its order; of the quartic, time in
@@ -56,6 +56,7 @@ SMALL = {
     "star": (64, 3_000), "order": None, "line": 4_096,
     "time": {"samadams": 20, "sa_sgld": 20}, "leaf": (256, 1_000), "toys": (64, 1_200),
 }  # fmt: skip
+COLUMNS = ("ψ at the end", "dt that led here", "dt of the next", "none")
 ORDER_ROWS = ("Δτ=.06 α=10", "Δτ=.04 α=10", "Δτ=.03 α=10", "Δτ=.02 α=10")
 
 Rows = dict[str, dict[str, Any]]
@@ -135,13 +136,12 @@ def star_table(rows: Rows) -> str:
 
 def line_table(rows: Rows) -> str:
     """Part B, as Markdown: biases, and for the quartic the order between neighbouring steps."""
-    columns = ("ψ at the end", "dt that led here", "dt of the next", "none")
-    lines = ["| | Δτ | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
+    lines = ["| | Δτ | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
     before: dict[str, Any] = {}
     for name, row in rows.items():
         what, h = name.rsplit(" ", 1)
         cells = []
-        for column in columns:
+        for column in COLUMNS:
             pair = row["bias"].get(column)
             text = "" if pair is None else f"{pair[0]:+.5f}({pair[1] * 1e5:.0f})"
             if pair and before.get("what") == what:
@@ -149,36 +149,6 @@ def line_table(rows: Rows) -> str:
             cells.append(text)
         lines.append(f"| {what} | {h} | " + " | ".join(cells) + " |")
         before = {"what": what, **row["bias"]}
-    return "\n".join(lines)
-
-
-def cells_of(rows: Rows, toy: str, method: str) -> list[dict[str, Any]]:
-    return [rows[f"{toy} {method} {h:g}"] for h in TOYS[toy].steps
-            if f"{toy} {method} {h:g}" in rows]  # fmt: skip
-
-
-def toy_table(rows: Rows) -> str:
-    """Part D, as Markdown: the error of the pooled chains, and how many were lost."""
-    lines = []
-    for toy in TOYS:
-        first = cells_of(rows, toy, SGLD)
-        if not first:
-            continue
-        heads = " | ".join(f"{row['mean_step']:.3g}" for row in first)
-        lines += [f"| {toy}, mean dt ≈ | {heads} |", "|---|" + "---|" * len(first)]
-        for method in METHODS:
-            labels = {"weighted": method}
-            if method.startswith("sa_"):
-                labels["plain"] = f"{method}, no weights"
-            for label, words in labels.items():
-                texts = []
-                for row in cells_of(rows, toy, method):
-                    text = f"{row[label]['bias']:.3g}({row[label]['floor']:.1g})" \
-                        if label in row else "–"  # fmt: skip
-                    lost = f" †{row['diverged']}" if row["diverged"] else ""
-                    texts.append(text + lost)
-                lines.append(f"| {words} | " + " | ".join(texts) + " |")
-        lines.append("")
     return "\n".join(lines)
 
 
@@ -207,48 +177,15 @@ def draw(found: dict[str, Rows], path: Path) -> None:
     for i, (sampler, steps) in enumerate(LINE_STEPS.items()):
         rows = {h: found["B"].get(f"quartic {sampler} {h}") for h in steps}
         rows = {h: row for h, row in rows.items() if row}
-        for j, column in enumerate(next(iter(rows.values()))["bias"]):
+        for column in next(iter(rows.values()))["bias"]:
             points = np.array([(h, *row["bias"][column]) for h, row in rows.items()])
-            right.errorbar(points[:, 0], abs(points[:, 1]), points[:, 2], fmt=f"C{j}{'os'[i]}{'-:'[i]}",
+            style = f"C{COLUMNS.index(column)}{'os'[i]}{'-:'[i]}"
+            right.errorbar(points[:, 0], abs(points[:, 1]), points[:, 2], fmt=style,
                            label=f"{sampler}, {column}", ms=4)  # fmt: skip
     right.set(xscale="log", yscale="log", ylim=(5e-5, 1), xlabel="Δτ",
               ylabel="|bias of E[x²]|", title="U = x⁴/4, by the weight of a draw")  # fmt: skip
     right.legend(fontsize=7, loc="lower right")
     figure.savefig(path, dpi=110)
-
-
-def draw_toys(rows: Rows, path: Path) -> None:
-    """Errors against the mean step that was made: of all chains pooled, and of a single one."""
-    from matplotlib.figure import Figure
-
-    toys = [toy for toy in TOYS if cells_of(rows, toy, SGLD)]
-    figure = Figure(figsize=(3.3 * len(toys) + 2.6, 6), layout="constrained")
-    grid = figure.subplots(2, len(toys), squeeze=False, sharex="col")
-    for axes, toy in zip(grid.T, toys, strict=True):
-        for i, method in enumerate(METHODS):
-            for label, line in (("weighted", "-"), ("plain", ":")):
-                if label == "plain" and not method.startswith("sa_"):
-                    continue
-                cells = [c for c in cells_of(rows, toy, method) if label in c]
-                words = method + (", no weights" if label == "plain" else "")
-                for axis, figure_of in zip(axes, ("bias", "single"), strict=True):
-                    points = np.array([(c["mean_step"], c[label][figure_of]) for c in cells])
-                    if len(points):
-                        axis.plot(*points.T, f"C{i}o{line}", ms=4, lw=1.2, label=words)
-                        lost = np.array([c["diverged"] > 0 for c in cells])
-                        axis.plot(*points[lost].T, "kx", ms=6)
-        floors = [c["weighted"]["floor"] for m in METHODS for c in cells_of(rows, toy, m)
-                  if "weighted" in c]  # fmt: skip
-        axes[0].axhspan(0, 2 * float(np.median(floors)), color="0.9", zorder=0)
-        for axis in axes:
-            axis.set(xscale="log", yscale="log", ylim=(3e-3, 5))
-        axes[0].set_title(toy)
-        axes[1].set_xlabel("mean dt (×: chains lost)")
-    grid[0, 0].set_ylabel("error, all chains pooled")
-    grid[1, 0].set_ylabel("rms error of one chain")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=8)
-    figure.savefig(path, dpi=100)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -270,9 +207,12 @@ def main(arguments: list[str] | None = None) -> int:
           + toy_table(found["D"]))  # fmt: skip
     misses = []
     if not options.small:
-        order = star_order(found["A, many chains"])
-        print(f"Star, order of the weighted bias, Δτ .06 to .03: {order[0]:.2f} ± {order[1]:.2f}")
-        misses = star_misses(found["A"]) + line_misses(found["B"])
+        many = found["A, many chains"]
+        for ends in ((6, 4), (4, 2)):
+            order, error = star_order(many, *ends)
+            print("Star, order of the weighted bias, Δτ .0{} to .0{}: ".format(*ends)
+                  + f"{order:.2f} ± {error:.2f}")  # fmt: skip
+        misses = star_misses(found["A"], many) + line_misses(found["B"])
         misses += leaf_misses(found["C"]["blocks"])
     record = {
         "parts": found,

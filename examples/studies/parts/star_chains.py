@@ -100,6 +100,8 @@ def averages(made: dict[str, np.ndarray], pairing: int) -> tuple[np.ndarray, np.
         return nothing, nothing
     mean = sums[:, 1:].sum(0) / sums[:, 0].sum()
     error = (sums[:, 1:] - mean * sums[:, :1]) / sums[:, 0].mean()
+    if len(sums) == 1:
+        return mean, np.full_like(mean, np.nan)
     return mean, error.std(0) / np.sqrt(len(sums))
 
 

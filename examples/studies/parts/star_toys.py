@@ -11,6 +11,7 @@ four functions of known mean and standard deviation:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -190,3 +191,69 @@ def cell(name: str, method: str, mean: float, chains: int, gradients: int, seed:
             "errors": error.tolist(),
         }
     return result
+
+
+def cells_of(rows: dict[str, Any], toy: str, method: str) -> list[dict[str, Any]]:
+    return [rows[f"{toy} {method} {h:g}"] for h in TOYS[toy].steps
+            if f"{toy} {method} {h:g}" in rows]  # fmt: skip
+
+
+def toy_table(rows: dict[str, Any]) -> str:
+    """Part D, as Markdown: the error of the pooled chains, and how many were lost."""
+    lines = []
+    for toy in TOYS:
+        first = cells_of(rows, toy, SGLD)
+        if not first:
+            continue
+        heads = " | ".join(f"{row['mean_step']:.3g}" for row in first)
+        lines += [f"| {toy}, mean dt ≈ | {heads} |", "|---|" + "---|" * len(first)]
+        for method in METHODS:
+            labels = {"weighted": method}
+            if method.startswith("sa_"):
+                labels["plain"] = f"{method}, no weights"
+            for label, words in labels.items():
+                texts = []
+                for row in cells_of(rows, toy, method):
+                    text = f"{row[label]['bias']:.3g}({row[label]['floor']:.1g})" \
+                        if label in row else "–"  # fmt: skip
+                    lost = f" †{row['diverged']}" if row["diverged"] else ""
+                    texts.append(text + lost)
+                lines.append(f"| {words} | " + " | ".join(texts) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def draw_toys(rows: dict[str, Any], path: Path) -> None:
+    """Errors against the mean step that was made: of all chains pooled, and of a single one."""
+    from matplotlib.figure import Figure
+
+    toys = [toy for toy in TOYS if cells_of(rows, toy, SGLD)]
+    figure = Figure(figsize=(3.3 * len(toys) + 2.6, 6), layout="constrained")
+    grid = figure.subplots(2, len(toys), squeeze=False, sharex="col")
+    for axes, toy in zip(grid.T, toys, strict=True):
+        for i, method in enumerate(METHODS):
+            for label, line in (("weighted", "-"), ("plain", ":")):
+                if label == "plain" and not method.startswith("sa_"):
+                    continue
+                cells = [c for c in cells_of(rows, toy, method) if label in c]
+                words = method + (", no weights" if label == "plain" else "")
+                for axis, figure_of in zip(axes, ("bias", "single"), strict=True):
+                    points = np.array([(c["mean_step"], c[label][figure_of]) for c in cells])
+                    if len(points):
+                        axis.plot(*points.T, f"C{i}o{line}", ms=4, lw=1.2, label=words)
+                        lost = np.array([c["diverged"] > 0 for c in cells])
+                        axis.plot(*points[lost].T, "kx", ms=6)
+        floors = [c["weighted"]["floor"] for m in METHODS for c in cells_of(rows, toy, m)
+                  if "weighted" in c]  # fmt: skip
+        axes[0].axhspan(0, 2 * float(np.median(floors)), color="0.9", zorder=0)
+        for axis in axes:
+            axis.set(xscale="log", yscale="log", ylim=(3e-3, 5))
+            axis.set_xticks(TOYS[toy].steps, [f"{h:g}" for h in TOYS[toy].steps], fontsize=7)
+            axis.set_xticks([], minor=True)
+        axes[0].set_title(toy)
+        axes[1].set_xlabel("mean dt (×: chains lost)")
+    grid[0, 0].set_ylabel("error, all chains pooled")
+    grid[1, 0].set_ylabel("rms error of one chain")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8)
+    figure.savefig(path, dpi=100)
