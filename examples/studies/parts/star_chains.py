@@ -29,10 +29,11 @@ def pace(kernel: Any, state: Any, info: Any) -> jax.Array:
 
 
 @eqx.filter_jit
-def chain_sums(kernel, functions, starts, keys, burnin, block, blocks):
+def chain_sums(kernel, functions, starts, keys, burnin, block, blocks, memory=None):
     """Each chain's sums Σ w (1, f) by block, its first step that was not finite, and some dt's.
 
-    `functions`: position -> (F,). `burnin` and `block` are steps and may be traced.
+    `functions`: position -> (F,). `burnin` and `block` are steps and may be traced;
+    `memory` is what a preconditioner remembers at the start.
 
     Returns:
         (chains, blocks, 5, 1 + F), (chains,) with −1 where all was finite, (chains, blocks).
@@ -41,6 +42,8 @@ def chain_sums(kernel, functions, starts, keys, burnin, block, blocks):
     def one(start, key):
         begin, key = jax.random.split(key)
         state = kernel.init(start, begin)
+        if memory is not None:
+            state = state._replace(metric=memory)
         ones = jnp.ones((1,))
 
         def advance(t, carry):
@@ -71,7 +74,14 @@ def chain_sums(kernel, functions, starts, keys, burnin, block, blocks):
 
 
 def run(
-    kernel: Any, functions: Callable, starts: Any, seed: int, burnin: int, steps: int, blocks: int
+    kernel: Any,
+    functions: Callable,
+    starts: Any,
+    seed: int,
+    burnin: int,
+    steps: int,
+    blocks: int,
+    memory: Any = None,
 ) -> dict[str, np.ndarray]:
     """`chain_sums` summed over blocks in float64; many chains are run some at a time."""
     chains = len(jax.tree.leaves(starts)[0])
@@ -81,7 +91,7 @@ def run(
         part = slice(low, low + CHUNK)
         made = chain_sums(
             kernel, functions, jax.tree.map(lambda x: x[part], starts), keys[part],  # noqa: B023
-            jnp.asarray(burnin), jnp.asarray(steps // blocks), blocks,
+            jnp.asarray(burnin), jnp.asarray(steps // blocks), blocks, memory,
         )  # fmt: skip
         sums.append(np.asarray(made[0], np.float64).sum(1))
         lost.append(np.asarray(made[1]))
