@@ -94,7 +94,7 @@ def _steps(most: float, count: int = 6) -> tuple[float, ...]:
 
 
 TOYS = {
-    "banana": Toy(banana, banana_functions, None, _steps(0.02)),
+    "banana": Toy(banana, banana_functions, None, _steps(0.005)),
     "funnel": Toy(funnel, funnel_functions, None, _steps(0.32)),
     "equal mixture": Toy(equal_mixture, moments, (-5.0, 5.0), _steps(0.32)),
     "unequal mixture": Toy(unequal_mixture, moments, (-5.0, 5.0), _steps(0.08)),
@@ -202,7 +202,8 @@ def cells_of(rows: dict[str, Any], toy: str, method: str) -> list[dict[str, Any]
 
 
 def toy_table(rows: dict[str, Any]) -> str:
-    """Part D, as Markdown: the error of the pooled chains, and how many were lost."""
+    """Part D, as Markdown: the error of the pooled chains, †how many were lost, and the
+    mean step where it is a tenth or more off @."""
     lines = []
     for toy in TOYS:
         first = cells_of(rows, toy, SGLD)
@@ -216,9 +217,11 @@ def toy_table(rows: dict[str, Any]) -> str:
                 labels["plain"] = f"{method}, no weights"
             for label, words in labels.items():
                 texts = []
-                for row in cells_of(rows, toy, method):
+                for row, other in zip(cells_of(rows, toy, method), first, strict=True):
                     text = f"{row[label]['bias']:.3g}({row[label]['floor']:.1g})" \
                         if label in row else "–"  # fmt: skip
+                    if abs(np.log(row["mean_step"] / other["mean_step"])) > 0.1:
+                        text += f" @{row['mean_step']:.2g}"
                     lost = f" †{row['diverged']}" if row["diverged"] else ""
                     texts.append(text + lost)
                 lines.append(f"| {words} | " + " | ".join(texts) + " |")
@@ -251,7 +254,7 @@ def draw_toys(rows: dict[str, Any], path: Path) -> None:
         axes[0].axhspan(0, 2 * float(np.median(floors)), color="0.9", zorder=0)
         for axis in axes:
             axis.set(xscale="log", yscale="log", ylim=(3e-3, 5))
-            axis.set_xticks(TOYS[toy].steps, [f"{h:g}" for h in TOYS[toy].steps], fontsize=7)
+            axis.set_xticks(TOYS[toy].steps, [f"{h:.2g}" for h in TOYS[toy].steps], fontsize=7)
             axis.set_xticks([], minor=True)
         axes[0].set_title(toy)
         axes[1].set_xlabel("mean dt (×: chains lost)")
