@@ -94,7 +94,7 @@ def _steps(most: float, count: int = 6) -> tuple[float, ...]:
 
 
 TOYS = {
-    "banana": Toy(banana, banana_functions, None, _steps(0.005)),
+    "banana": Toy(banana, banana_functions, None, _steps(0.02, 8)),
     "funnel": Toy(funnel, funnel_functions, None, _steps(0.32)),
     "equal mixture": Toy(equal_mixture, moments, (-5.0, 5.0), _steps(0.32)),
     "unequal mixture": Toy(unequal_mixture, moments, (-5.0, 5.0), _steps(0.08)),
@@ -254,7 +254,8 @@ def draw_toys(rows: dict[str, Any], path: Path) -> None:
         axes[0].axhspan(0, 2 * float(np.median(floors)), color="0.9", zorder=0)
         for axis in axes:
             axis.set(xscale="log", yscale="log", ylim=(3e-3, 5))
-            axis.set_xticks(TOYS[toy].steps, [f"{h:.2g}" for h in TOYS[toy].steps], fontsize=7)
+            labels = [f"{h:.2g}" for h in TOYS[toy].steps]
+            axis.set_xticks(TOYS[toy].steps, labels, fontsize=7, rotation=45)
             axis.set_xticks([], minor=True)
         axes[0].set_title(toy)
         axes[1].set_xlabel("mean dt (×: chains lost)")
