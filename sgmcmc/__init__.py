@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
+from sgmcmc import clocks, convert, gradients, local, metrics, reducers, streams
 from sgmcmc.adaptive import sa_sghmc, sa_sgld, samadams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
@@ -14,6 +14,7 @@ from sgmcmc.full_gradient import hmc, mala
 from sgmcmc.integrators import babo, bub, quicsort, should, sort
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import aboba, baoab, langevin, obabo, ubu
+from sgmcmc.local import local_entropy
 from sgmcmc.modes import find_mode
 from sgmcmc.posterior import Posterior
 from sgmcmc.preconditioned import psgld
@@ -48,6 +49,8 @@ __all__ = [
     "langevin",
     "leimkuhler_matthews",
     "load",
+    "local",
+    "local_entropy",
     "mala",
     "metrics",
     "obabo",
