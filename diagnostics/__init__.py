@@ -7,7 +7,8 @@ from sgmcmc.diagnostics.affine_chains import sweeps
 from sgmcmc.diagnostics.classification import Classification, classification_scores
 from sgmcmc.diagnostics.deep_linear import deep_linear_coefficient
 from sgmcmc.diagnostics.distance import PredictiveDistance, predictive_distance
-from sgmcmc.diagnostics.learning import LearningCoefficient, learning_coefficient
+from sgmcmc.diagnostics.learning import learning_coefficient
+from sgmcmc.diagnostics.learning_record import LearningCoefficient
 from sgmcmc.diagnostics.predictive import predictive
 from sgmcmc.diagnostics.reference import ReferenceComparison, compare_to_reference
 from sgmcmc.diagnostics.regression import Regression, regression_scores

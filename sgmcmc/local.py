@@ -85,11 +85,10 @@ class LocalEntropy(eqx.Module):
                     f"of {length}, one batch for each of num_burnin + num_steps inner steps"
                 )
         precision = self.precision(jnp.asarray(step))
-        kernel = _about(self.kernel, params, precision)
+        kernel = self.about(params, precision)
         begin_key, step_key = jax.random.split(key)
         state = kernel.init(params, begin_key)
-        # The average begins at x: L steps of weight a leave (1 − a)^L of it.
-        carry = (state, jax.tree.map(jnp.asarray, params), jnp.asarray(True))
+        carry = (state, self.start(params), jnp.asarray(True))
 
         def inner(carry: tuple[Any, PyTree, Array], given: tuple[Array, PyTree]) -> Any:
             state, mean, finite = carry
@@ -150,6 +149,15 @@ class LocalEntropy(eqx.Module):
         # The delta method on the logarithm of a mean of weights.
         error = temperature * jnp.sqrt(jnp.maximum(1 / effective - 1 / num_samples, 0))
         return LocalValue(value, error, effective)
+
+    def about(self, center: PyTree, precision: Array) -> Any:
+        """The kernel, its posterior localised about `center`."""
+        posterior = self.kernel.posterior.localized(center, precision)
+        return eqx.tree_at(lambda k: k.posterior, self.kernel, posterior)
+
+    def start(self, params: PyTree) -> PyTree:
+        """Where the average begins: at x, of which L steps of weight a leave (1 − a)^L."""
+        return jax.tree.map(jnp.asarray, params)
 
     def _weight(self, t: Array) -> Array:
         """Of inner step t in the average."""
@@ -224,9 +232,3 @@ def scoping(initial: float, growth: float) -> Partial:
 
 def _grown(initial: Array, growth: Array, step: Array) -> Array:
     return initial * jnp.exp(step * jnp.log1p(growth))
-
-
-def _about(kernel: Any, center: PyTree, precision: Array) -> Any:
-    """The kernel with its posterior localised about `center`."""
-    posterior = kernel.posterior.localized(center, precision)
-    return eqx.tree_at(lambda k: k.posterior, kernel, posterior)
