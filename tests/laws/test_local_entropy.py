@@ -101,6 +101,20 @@ def test_mean_of_the_inner_loop(averaging, printed):
     np.testing.assert_allclose(found.mean, inner_mean(0.01, 1.0, 20, averaging), rtol=1e-10)
 
 
+def test_limits():
+    """Many steps without noise: the proximal point. A strong pull, h < 2/γ: minus ∇f, SGD."""
+    kernel = sgmcmc.sgld(quadratic(), 0.01, temperature=0.0)
+    x = jnp.asarray(START)
+    for gamma in (1.0, 10.0):
+        entropy = sgmcmc.local_entropy(kernel, gamma, num_steps=3_000, averaging=1.0)
+        found = entropy.gradient(jax.random.key(0), x)
+        np.testing.assert_allclose(found.mean, gamma * START / (STIFFNESS + gamma), rtol=1e-10)
+    strong = sgmcmc.sgld(quadratic(), 1e-8, temperature=0.0)
+    entropy = sgmcmc.local_entropy(strong, 1e8, num_steps=100, averaging=1.0)
+    found = entropy.gradient(jax.random.key(0), x)
+    np.testing.assert_allclose(found.gradient, -STIFFNESS * START, rtol=2e-6)
+
+
 def test_spread_of_the_inner_loop():
     """The standard deviation of μ at T = 1 over 40,000 loops: within 4 standard errors, 1.4%."""
     loops = 40_000
