@@ -7,6 +7,7 @@ from sgmcmc.adaptive import sa_sghmc, sa_sgld, samadams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
+from sgmcmc.entropy_optimiser import entropy_sgd
 from sgmcmc.eulers import euler_maruyama, leimkuhler_matthews, sghmc, sgld, symplectic_euler
 from sgmcmc.exact import amagold, sggmc
 from sgmcmc.exchange import replica_exchange
@@ -41,6 +42,7 @@ __all__ = [
     "bub",
     "clocks",
     "convert",
+    "entropy_sgd",
     "euler_maruyama",
     "find_mode",
     "from_blackjax",
