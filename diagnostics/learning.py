@@ -83,7 +83,8 @@ def learning_coefficient(
         FloatingPointError: no two chains stayed finite (`NonFiniteError`: none did).
 
     Warns:
-        UserWarning: w* is no minimum; λ̂ < 0; λ̂ drifts along the chains; chains were lost.
+        UserWarning: w* is no minimum; λ̂ < 0; λ̂ drifts along the chains; chains were lost, or
+            are far from the others.
     """
     key = checks.typed_key(key)
     _check(posterior, num_chains, num_steps, localization, inverse_temperature, data)

@@ -94,6 +94,12 @@ def warn_of(found: LearningCoefficient) -> None:
             f"the estimate {found.estimate:.3g} is negative, and {found.share_below:.0%} of the "
             "draws have a lower loss than params: not a local minimum, or a step too large"
         )
+    apart = _apart(found.per_chain)
+    if apart:
+        _say(
+            f"chains {apart} are far from the others, and finite: a step_size at the edge of "
+            "what is stable where they went; try a smaller one"
+        )
     enough = np.isfinite(found.per_chain).sum() >= 4
     far = abs(found.drift) > DRIFT_ERRORS * found.drift_error
     if enough and far and abs(found.drift) > DRIFT_SHARE * abs(found.estimate):
@@ -101,6 +107,15 @@ def warn_of(found: LearningCoefficient) -> None:
             f"the second half of the draws gives {found.drift:.3g} ± {found.drift_error:.2g} more "
             "than the first: a longer num_burnin, or a larger localization if chains escape"
         )
+
+
+def _apart(per_chain: np.ndarray) -> list[int]:
+    """Chains beyond ten robust standard deviations, which rank-based R̂ does not see."""
+    if np.isfinite(per_chain).sum() < 8:
+        return []
+    away = np.abs(per_chain - np.nanmedian(per_chain))
+    # 1.4826: of a normal law, the standard deviation over the median deviation.
+    return np.flatnonzero(away > 10 * 1.4826 * np.nanmedian(away)).tolist()
 
 
 def _say(message: str) -> None:

@@ -4,6 +4,7 @@ An estimate is held to 4 of its standard errors between chains, which with 16 ch
 misses once in 900 (Student's t of 15 degrees), plus what Euler's step or a short run biases.
 """
 
+import dataclasses
 import functools
 import itertools
 import warnings
@@ -16,7 +17,12 @@ from jax.tree_util import Partial
 from scipy.integrate import quad
 
 import sgmcmc
-from sgmcmc.diagnostics import deep_linear_coefficient, learning_coefficient
+from sgmcmc.diagnostics import (
+    LearningCoefficient,
+    deep_linear_coefficient,
+    learning_coefficient,
+)
+from sgmcmc.diagnostics.learning_record import warn_of
 
 STIFFNESS = np.logspace(-4, 1, 11)
 BAOAB = functools.partial(sgmcmc.baoab, friction=2.0)
@@ -322,6 +328,18 @@ def test_plot_and_repr():
     assert len(found.plot().lines) == 5
     assert "4 of 4 chains" in repr(found)
     assert "nβ 144.8" in repr(found)
+
+
+def test_a_chain_apart():
+    """A finite chain far from the others is named; normal ones are not, in 1,000 tries."""
+    per_chain = np.random.default_rng(0).normal(8.0, 0.1, size=16)
+    per_chain[3] = 60.0
+    given = dict.fromkeys((f.name for f in dataclasses.fields(LearningCoefficient)), 0.0)
+    record = LearningCoefficient(**given | {"estimate": 11.0, "per_chain": per_chain})
+    with pytest.warns(UserWarning, match=r"chains \[3\] are far from the others"):
+        warn_of(record)
+    for many in np.random.default_rng(1).normal(8.0, 0.1, size=(1_000, 16)):
+        warn_of(dataclasses.replace(record, per_chain=many))
 
 
 @pytest.mark.parametrize(
