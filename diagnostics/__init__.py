@@ -5,7 +5,10 @@ Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable reco
 
 from sgmcmc.diagnostics.affine_chains import sweeps
 from sgmcmc.diagnostics.classification import Classification, classification_scores
+from sgmcmc.diagnostics.deep_linear import deep_linear_coefficient
 from sgmcmc.diagnostics.distance import PredictiveDistance, predictive_distance
+from sgmcmc.diagnostics.learning import learning_coefficient
+from sgmcmc.diagnostics.learning_record import LearningCoefficient
 from sgmcmc.diagnostics.predictive import predictive
 from sgmcmc.diagnostics.reference import ReferenceComparison, compare_to_reference
 from sgmcmc.diagnostics.regression import Regression, regression_scores
@@ -15,6 +18,7 @@ from sgmcmc.diagnostics.summary import Summary, summary
 
 __all__ = [
     "Classification",
+    "LearningCoefficient",
     "PredictiveDistance",
     "ReferenceComparison",
     "Regression",
@@ -22,6 +26,8 @@ __all__ = [
     "Summary",
     "classification_scores",
     "compare_to_reference",
+    "deep_linear_coefficient",
+    "learning_coefficient",
     "predictive",
     "predictive_distance",
     "regression_scores",

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sgmcmc import clocks, convert, gradients, metrics, reducers, streams
+from sgmcmc import clocks, convert, gradients, local, metrics, reducers, streams
 from sgmcmc.adaptive import sa_sghmc, sa_sgld, samadams
 from sgmcmc.archive import load
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
+from sgmcmc.entropy_optimiser import entropy_sgd
 from sgmcmc.eulers import euler_maruyama, leimkuhler_matthews, sghmc, sgld, symplectic_euler
 from sgmcmc.exact import amagold, sggmc
 from sgmcmc.exchange import replica_exchange
@@ -14,6 +15,7 @@ from sgmcmc.full_gradient import hmc, mala
 from sgmcmc.integrators import babo, bub, quicsort, should, sort
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import aboba, baoab, langevin, obabo, ubu
+from sgmcmc.local import local_entropy
 from sgmcmc.modes import find_mode
 from sgmcmc.posterior import Posterior
 from sgmcmc.preconditioned import psgld
@@ -40,6 +42,7 @@ __all__ = [
     "bub",
     "clocks",
     "convert",
+    "entropy_sgd",
     "euler_maruyama",
     "find_mode",
     "from_blackjax",
@@ -48,6 +51,8 @@ __all__ = [
     "langevin",
     "leimkuhler_matthews",
     "load",
+    "local",
+    "local_entropy",
     "mala",
     "metrics",
     "obabo",

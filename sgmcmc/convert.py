@@ -115,6 +115,50 @@ def diffrax(gamma: float, u: float, step_size: float) -> Convention:
     return Convention("langevin", step_size, gamma, u)
 
 
+class EntropyConvention(NamedTuple):
+    """Arguments for `sgmcmc.local_entropy` and its `sgld`, from a form of Entropy-SGD.
+
+    Attributes:
+        step_size, temperature: of the inner `sgld`.
+        averaging: weight of a new inner point.
+        absorbed: whether the outer rate multiplies x − μ and not γ (x − μ): divide such a
+            rate by γ to step along ∇F.
+    """
+
+    step_size: float
+    temperature: float
+    averaging: float
+    absorbed: bool
+
+
+def entropy_sgd(
+    form: str, inner_learning_rate: float, thermal_noise: float = 1e-4
+) -> EntropyConvention:
+    """Entropy-SGD (Chaudhari et al., arXiv 1611.01838) in one of its three published forms.
+
+    Args:
+        form: "code", the authors' programs: noise ε √(2η′), a = 0.25, T = ε²;
+            "text_final", the last version of the text: noise ε √η′, a = 0.75, T = ε²/2;
+            "text_v1", its first version: noise 2 √η′ whatever ε, a = 0.9, T = 2.
+        inner_learning_rate: η′ > 0, the step of the inner loop.
+        thermal_noise: ε ≥ 0.
+
+    The inner loop of the programs has Nesterov momentum beside this, which is not Langevin
+    dynamics at temperature T; here it has none.
+    """
+    _positive(inner_learning_rate=inner_learning_rate)
+    if not (thermal_noise >= 0 and math.isfinite(thermal_noise)):
+        raise ValueError(f"thermal_noise: got {thermal_noise}; expected a finite number ≥ 0")
+    forms = {
+        "code": (thermal_noise**2, 0.25, True),
+        "text_final": (thermal_noise**2 / 2, 0.75, True),
+        "text_v1": (2.0, 0.9, False),
+    }
+    if form not in forms:
+        raise ValueError(f"form: got {form!r}; allowed: {', '.join(forms)}")
+    return EntropyConvention(inner_learning_rate, *forms[form])
+
+
 def _positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if not (value > 0 and math.isfinite(value)):

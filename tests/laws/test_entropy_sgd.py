@@ -1,0 +1,121 @@
+"""Entropy-SGD in an optax loop: the nested loop it stands for, its limits, and bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import sgmcmc
+from tests.laws.test_local_entropy import START, STIFFNESS, inner_mean, quadratic
+
+
+def train(transform, params, gradients):
+    """The end of an ordinary loop: parameters and state."""
+
+    @jax.jit
+    def step(carry, batch):
+        params, state = carry
+        updates, state = transform.update(gradients(params, batch), state, params)
+        return (optax.apply_updates(params, updates), state), state.anchor
+
+    return lambda batches: jax.lax.scan(step, (params, transform.init(params)), batches)
+
+
+def pulled(y, batch):
+    return STIFFNESS * y + batch
+
+
+def test_the_nested_loop():
+    """200 outer steps on minibatches are the nested loop's, to rounding in double precision.
+
+    Minibatches, scoping and weight decay before it; T = 0, so that both are one recursion.
+    """
+    gamma, h, eta, decay = 2.0, 0.005, 0.3, 0.1
+    scope = sgmcmc.local.scoping(gamma, 0.01)
+    transform = sgmcmc.entropy_sgd(
+        jax.random.key(0), eta, precision=scope, step_size=h, num_steps=5, temperature=0.0
+    )
+    chain = optax.chain(optax.add_decayed_weights(decay), transform)
+    batches = np.random.default_rng(0).normal(size=(1_000, 3))
+    params, state = jnp.asarray(START), chain.init(jnp.asarray(START))
+    update = jax.jit(chain.update)
+    x = START.copy()
+    for t in range(200):
+        rho = gamma * 1.01**t
+        y, mean = x.copy(), x.copy()
+        for batch in batches[5 * t : 5 * t + 5]:
+            updates, state = update(pulled(params, batch), state, params)
+            params = optax.apply_updates(params, updates)
+            y = y - h * (STIFFNESS * y + batch + decay * y + rho * (y - x))
+            mean = 0.75 * mean + 0.25 * y
+        x = x - eta * rho * (x - mean)
+        np.testing.assert_allclose(state[1].anchor, x, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(params, x, rtol=1e-12, atol=1e-14)
+    assert int(state[1].outer) == 200
+
+
+def test_one_outer_step_is_local_entropy():
+    """Its move is η times `local_entropy`'s gradient, and μ has the known inner mean."""
+    transform = sgmcmc.entropy_sgd(
+        jax.random.key(0), 0.5, precision=1.0, step_size=0.01, temperature=0.0
+    )
+    (params, state), _ = train(transform, jnp.asarray(START), pulled)(np.zeros((20, 3)))
+    entropy = sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), 0.01, temperature=0.0), 1.0)
+    gradient = entropy.gradient(jax.random.key(0), jnp.asarray(START)).gradient
+    np.testing.assert_allclose(params, START + 0.5 * gradient, rtol=1e-12)
+    np.testing.assert_allclose(
+        state.anchor, START - 0.5 * (START - inner_mean(0.01, 1.0, 20, 0.25)), rtol=1e-12
+    )
+
+
+def test_limits():
+    """L → ∞: proximal-point steps. γ → ∞ with h < 2/γ: SGD at rate η."""
+    many = sgmcmc.entropy_sgd(
+        jax.random.key(0), 1.0, precision=1.0, step_size=0.015, num_steps=2_000, averaging=1.0,
+        temperature=0.0,
+    )  # fmt: skip
+    (params, _), _ = train(many, jnp.asarray(START), pulled)(np.zeros((6_000, 3)))
+    np.testing.assert_allclose(params, START / (1 + STIFFNESS) ** 3, rtol=1e-9)
+    strong = sgmcmc.entropy_sgd(
+        jax.random.key(0), 0.005, precision=1e8, step_size=1e-8, num_steps=2, averaging=1.0,
+        temperature=0.0,
+    )  # fmt: skip
+    (params, _), _ = train(strong, jnp.asarray(START), pulled)(np.zeros((40, 3)))
+    np.testing.assert_allclose(params, START * (1 - 0.005 * STIFFNESS) ** 20, rtol=1e-4)
+
+
+def test_noise():
+    """Free inner moves are N(0, 2hT): variance of 20,000, within 4 standard errors, 4%."""
+    transform = sgmcmc.entropy_sgd(
+        jax.random.key(0), 1.0, precision=1e-9, step_size=0.02, num_steps=1, averaging=1.0,
+        temperature=3.0,
+    )  # fmt: skip
+    state, zero = transform.init(jnp.zeros(20_000)), jnp.zeros(20_000)
+    _, state = transform.update(zero, state, zero)
+    assert abs(np.var(state.anchor / 1e-9) / (2 * 0.02 * 3.0) - 1) < 4 * np.sqrt(2 / 20_000)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"precision": 0.0}, "precision: got 0.0"),
+        ({"num_steps": 0}, "num_steps: got 0; allowed: at least 1"),
+        ({"averaging": 1.1}, "averaging: got 1.1"),
+        ({"temperature": -1.0}, "temperature: got -1.0"),
+        ({"step_size": 0.0}, "step_size: got 0.0"),
+        ({"learning_rate": -1.0}, "learning_rate: got -1.0"),
+    ],
+)
+def test_bad_input(changed, message):
+    """Each bad number is named; so are missing parameters."""
+    given = {"learning_rate": 0.1, "precision": 1.0, "step_size": 0.1} | changed
+    with pytest.raises(ValueError, match=message):
+        sgmcmc.entropy_sgd(jax.random.key(0), given.pop("learning_rate"), **given)
+
+
+def test_missing_params():
+    """optax lets them be left out; here they are needed."""
+    transform = sgmcmc.entropy_sgd(jax.random.key(0), 0.1, precision=1.0, step_size=0.1)
+    with pytest.raises(ValueError, match="params: got None"):
+        transform.update(jnp.zeros(2), transform.init(jnp.zeros(2)))
