@@ -1,4 +1,4 @@
-"""The largest curvature of U, and the largest variance of its gradient's estimate."""
+"""The largest curvature of U, its slope, and the largest variance of its gradient's estimate."""
 
 from __future__ import annotations
 
@@ -56,6 +56,26 @@ def largest_curvature(
     value = trees.dot(vector, image)
     rest = trees.axpy(-value, vector, image)
     return value, jnp.sqrt(trees.dot(rest, rest))
+
+
+@eqx.filter_jit
+def slope(kernel: Any, position: PyTree, given: PyTree) -> Array:
+    """|∇U|² in the metric's coordinates: of the mean over batches, less what their noise adds."""
+
+    def one(batch: PyTree) -> PyTree:
+        return kernel.metric.to_momentum(
+            kernel.posterior.potential_and_gradient(position, batch)[1]
+        )
+
+    if given is None:
+        gradient = one(None)
+        return trees.dot(gradient, gradient)
+    gradients = jax.lax.map(one, given)
+    mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), gradients)
+    count = jax.tree.leaves(gradients)[0].shape[0]
+    away = jax.tree.map(lambda x, m: x - m, gradients, mean)
+    noise = trees.dot(away, away) / max(count - 1, 1)
+    return trees.dot(mean, mean) - noise / count
 
 
 @eqx.filter_jit

@@ -1,6 +1,6 @@
 """`step_size=None`: a step from the curvature and the noise of the gradient.
 
-At the end of a short search for the mode,
+Where a search for the mode ends (it goes on while |∇U|² > dλT: a typical draw has less),
 
     λ     the largest curvature of U, in the metric's coordinates: power iteration on the mean
           Hessian of some minibatches, plus its residual;  ω = √λ
@@ -14,7 +14,9 @@ and the step is the largest that keeps all of
                      sweeps through the data, a sweep of K steps within half a period, K h ω ≤ π
 
 Then 200 steps are made; where they leave the finite numbers, or are hotter by a quarter than
-they should be, the step is halved, six times at most. All of it follows from the key.
+they should be, and by two standard errors, the step is halved, six times at most. Schedules of
+temperature and friction count with what they are at the end of the burn-in. All of it follows
+from the key.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import batches, streams, trees
-from sgmcmc.curvature import draw_batches, gradient_noise, largest_curvature
+from sgmcmc.curvature import draw_batches, gradient_noise, largest_curvature, slope
 from sgmcmc.modes import find_mode
 from sgmcmc.oscillator import variance
 from sgmcmc.pace import Clock, Untuned
@@ -36,7 +38,8 @@ from sgmcmc.types import Array, Batch, Key, PyTree
 
 TOLERANCE = 0.05
 MODE_STEPS, POWER_STEPS, BATCHES, TRIAL_STEPS = 500, 30, 32, 200
-HALVINGS, TOO_HOT = 6, 1.25
+SEARCHES, FIRST_RATE, FASTER = 8, 0.01, 10
+HALVINGS, TOO_HOT, BLOCKS = 6, 1.25, 10
 
 
 class Tuning(NamedTuple):
@@ -91,8 +94,23 @@ def tuned(kernel: Any, tuning: Tuning) -> Any:
     return kernel
 
 
+class _Seen(NamedTuple):
+    """What was found out about U, and where."""
+
+    mode: PyTree
+    curvature: float
+    noise: float
+    spent: int
+
+
 def tune(
-    key: Key, kernel: Any, params: PyTree, data: PyTree, stream: streams.Stream, batch_size: int
+    key: Key,
+    kernel: Any,
+    params: PyTree,
+    data: PyTree,
+    stream: streams.Stream,
+    batch_size: int,
+    count: int = 0,
 ) -> Tuning:
     """Choose the step of a kernel made with `step_size=None`; see the module.
 
@@ -101,31 +119,28 @@ def tune(
         kernel: a word or a list of sub-steps (`sgmcmc.kernels`, `sgmcmc.eulers`).
         params: one chain's start.
         data, stream, batch_size: as `checks.data_and_stream` gives them.
+        count: the step at which schedules of temperature and friction are read.
 
     Raises:
-        FloatingPointError: even the smallest step tried did not stay finite.
+        FloatingPointError: the search for the mode, or even the smallest step tried, did not
+            stay finite; or there is no curvature where the search ended.
     """
     mode_key, power_key, noise_key, trial_key = jax.random.split(key, 4)
+    kernel = _settled(kernel, count)
     source = batches.Source(streams.with_replacement(), batch_size, data)
     sampled = stream.name != "full" and data is not None
-    mode = find_mode(
-        mode_key, kernel.posterior, params, data,
-        batch_size=batch_size if sampled else None, num_steps=MODE_STEPS,
-    )  # fmt: skip
-    count = BATCHES if sampled else 1
-    given = draw_batches(source, noise_key, count, sampled)
-    curvature, residual = largest_curvature(kernel, mode, given, power_key, POWER_STEPS)
-    top = max(float(jnp.abs(curvature) + residual), 1e-30)
-    noise = float(gradient_noise(kernel, mode, given, data)) if sampled else 0.0
-    spent = MODE_STEPS + 2 * POWER_STEPS * count + count * (2 if sampled else 0)
     temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
+    keys = mode_key, power_key, noise_key
+    seen = _look(keys, kernel, params, source, sampled, temperature)
     swept = stream.name not in ("with_replacement", "full") and data is not None
     sweep = streams.num_batches(*source.sizes) if swept else 0
-    friction, limits = _limits(kernel, top, noise, temperature, sweep)
+    friction, limits = _limits(kernel, seen.curvature, seen.noise, temperature, sweep)
     reason = min(limits, key=lambda name: limits[name])
-    choice = Tuning(limits[reason], friction, top, noise, limits, reason, 0, float(spent))
+    choice = Tuning(
+        limits[reason], friction, seen.curvature, seen.noise, limits, reason, 0, float(seen.spent)
+    )
     trial = batches.source(stream, batch_size, data, kernel)
-    while not _stays(tuned(kernel, choice), mode, trial, trial_key, temperature):
+    while not _stays(tuned(kernel, choice), seen.mode, trial, trial_key, temperature):
         if choice.halvings == HALVINGS:
             raise FloatingPointError(
                 f"step_size: none found; {choice} did not stay finite, or cool, for "
@@ -134,7 +149,66 @@ def tune(
             )
         choice = choice.halved()
     trials = (choice.halvings + 1) * 2 * TRIAL_STEPS
-    return choice._replace(gradient_evaluations=float(spent + trials))
+    return choice._replace(gradient_evaluations=float(seen.spent + trials))
+
+
+def _settled(kernel: Any, count: int) -> Any:
+    """The kernel with temperature and friction as they are at step `count`."""
+    at = jnp.asarray(count, jnp.int32)
+    kernel = eqx.tree_at(lambda k: k.temperature, kernel, Constant(kernel.temperature(at)))
+    if kernel.friction is None:
+        return kernel
+    return eqx.tree_at(lambda k: k.friction, kernel, Constant(kernel.friction(at)))
+
+
+def _look(
+    keys: tuple[Key, Key, Key],
+    kernel: Any,
+    params: PyTree,
+    source: batches.Source,
+    sampled: bool,
+    temperature: float,
+) -> _Seen:
+    """Search for the mode until it is flat enough, and measure there."""
+    mode_key, power_key, noise_key = keys
+    count = BATCHES if sampled else 1
+    given = draw_batches(source, noise_key, count, sampled)
+    mode, rate, spent = params, FIRST_RATE, 0
+    for search in range(SEARCHES):
+        try:
+            found = find_mode(
+                jax.random.fold_in(mode_key, search), kernel.posterior, mode, source.data,
+                batch_size=source.batch_size if sampled else None, num_steps=MODE_STEPS,
+                learning_rate=rate,
+            )  # fmt: skip
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                "step_size: none found; the search for the mode left the finite numbers. Give a "
+                "step_size, look for NaN in the data, or for a density that is not bounded"
+            ) from error
+        moved = max(
+            float(jnp.max(jnp.abs(x - y)))
+            for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(mode), strict=True)
+        )
+        mode = found
+        value, residual = largest_curvature(
+            kernel, mode, given, jax.random.clone(power_key), POWER_STEPS
+        )
+        curvature = float(jnp.abs(value) + residual)
+        spent += MODE_STEPS + (2 * POWER_STEPS + 1) * count
+        steep = float(slope(kernel, mode, given))
+        if steep <= trees.size(mode) * curvature * (temperature or 1.0):
+            break
+        # Adam's steps are at most the rate, and half of it on average along the cosine: who has
+        # moved as far as that is still on the way.
+        rate *= FASTER if moved > rate * MODE_STEPS / 4 else 1
+    if not (math.isfinite(curvature) and curvature > 0):
+        raise FloatingPointError(
+            f"step_size: none found; the curvature of U is {value} where the search for the mode "
+            "ended, after which no step is measured. Give a step_size"
+        )
+    noise = float(gradient_noise(kernel, mode, given, source.data)) if sampled else 0.0
+    return _Seen(mode, curvature, noise, spent + (2 * count if sampled else 0))
 
 
 def _limits(
@@ -162,7 +236,8 @@ def _limits(
     }
     if chooses:
         # γ = 1/(10 h), and the heat h s²/(2γT) = 5 h² s²/T.
-        limits |= _root(_noise_limit(5 * noise / max(temperature, 1e-30), sweep, omega), noise)
+        heat = math.sqrt(5 * noise / (temperature * TOLERANCE)) * TOLERANCE if temperature else 0.0
+        limits |= _noise_limit(heat, sweep, omega)
         return 1 / (10 * min(limits.values())), limits
     heat = noise / (2 * friction * temperature) if friction * temperature > 0 else 0.0
     return None, limits | _noise_limit(heat, sweep, omega)
@@ -174,10 +249,6 @@ def _noise_limit(heat: float, sweep: int, omega: float) -> dict[str, float]:
     by_sweep = math.pi / (sweep * omega) if sweep else 0.0
     # What a sweep leaves of the noise is less than that of independent batches.
     return {"gradient noise": max(by_heat, by_sweep)} if heat > 0 else {}
-
-
-def _root(limit: dict[str, float], noise: float) -> dict[str, float]:
-    return {name: math.sqrt(value) for name, value in limit.items()} if noise else limit
 
 
 def _stability(plan: Any, friction: float) -> float:
@@ -210,15 +281,16 @@ def _accurate(plan: Any, friction: float, edge: float) -> float:
 def _stays(
     kernel: Any, start: PyTree, source: batches.Source, key: Key, temperature: float
 ) -> bool:
-    """Whether a trial from the mode stays finite and no more than a quarter too hot."""
-    finite, heat = _trial(kernel, start, source, jax.random.clone(key))
+    """Whether a trial from the mode stays finite and not clearly more than a quarter too hot."""
+    finite, blocks = _trial(kernel, start, source, jax.random.clone(key))
+    heat = jnp.mean(blocks) - 2 * jnp.std(blocks, ddof=1) / math.sqrt(BLOCKS)
     # Slow directions are still cold after so few steps; that is no fault of the step.
     return bool(finite) and float(heat) <= TOO_HOT * max(temperature, 1e-6)
 
 
 @eqx.filter_jit
 def _trial(kernel: Any, start: PyTree, source: batches.Source, key: Key) -> tuple[Array, Array]:
-    """(finite, configurational temperature ⟨(θ − θ₀)·∇U⟩/d over the second half)."""
+    """(finite, configurational temperature ⟨(θ − θ₀)·∇U⟩/d over blocks of the second half)."""
     state_key, steps_key, stream_key, other_key = jax.random.split(key, 4)
     state = kernel.init(start, state_key, source.data)
 
@@ -239,10 +311,12 @@ def _trial(kernel: Any, start: PyTree, source: batches.Source, key: Key) -> tupl
         gradient = kernel.posterior.potential_and_gradient(info.position, unseen(t))[1]
         away = jax.tree.map(jnp.subtract, info.position, start)
         now = trees.dot(away, gradient) / trees.size(start)
-        heat = heat + jnp.where(t >= TRIAL_STEPS // 2, now, 0.0)
+        late = t - TRIAL_STEPS // 2
+        heat = heat.at[jnp.maximum(late, 0) // length].add(jnp.where(late >= 0, now / length, 0.0))
         return state, order, finite & info.finite, heat
 
-    zero = jnp.zeros((), trees.accumulator_dtype(start))
+    length = (TRIAL_STEPS - TRIAL_STEPS // 2) // BLOCKS
+    zero = jnp.zeros(BLOCKS, trees.accumulator_dtype(start))
     begin = (state, batches.room(source, stream_key), jnp.asarray(True), zero)
     _, _, finite, heat = jax.lax.fori_loop(0, TRIAL_STEPS, step, begin)
-    return finite & jnp.isfinite(heat), heat / (TRIAL_STEPS - TRIAL_STEPS // 2)
+    return finite & jnp.all(jnp.isfinite(heat)), heat
