@@ -95,9 +95,7 @@ def sample(
     )  # fmt: skip
     tuning = None
     if is_untuned(kernel):
-        tuning = _tuning(
-            key, kernel, params, data, batch_size, stream, num_chains, num_burnin
-        )
+        tuning = _tuning(key, kernel, params, data, batch_size, stream, num_chains, num_burnin)
     while True:
         chosen = kernel if tuning is None else tuned(kernel, tuning)
         # The same numbers each time that a step is tried: a copy of the key each.

@@ -11,10 +11,14 @@ and the step is the largest that keeps all of
     stability        h ω (overdamped: h λ) at half of the word's limit
     discretisation   the word's own error of ⟨x²⟩ on the stiffest mode at 5%
     gradient noise   its heat at 5%, h s²/(2γT) (overdamped: h s²/(2T)); or, where a stream
-                     sweeps through the data, a sweep of K steps within half a period, K h ω ≤ π
+                     sweeps through the data in K steps, whose noise adds up to 0, what it moves
+                     meanwhile, λ h⁴ s² K³/(12T) (overdamped: λ h² s² K/(6T)), and the sweep
+                     within half a period, K h ω ≤ π (overdamped: K h λ ≤ π)
 
 Then 200 steps are made; where they leave the finite numbers, or are hotter by a quarter than
-they should be, and by two standard errors, the step is halved, six times at most. Schedules of
+they should be, and by two standard errors, the step is halved, six times at most. Where λ is
+larger at the trial's steepest place, it and its rules are taken from there, and the trial is
+made again, three times at most: a mode is flatter than what lies about it. Schedules of
 temperature and friction count with what they are at the end of the burn-in. All of it follows
 from the key.
 """
@@ -30,16 +34,16 @@ import jax.numpy as jnp
 
 from sgmcmc import batches, streams, trees
 from sgmcmc.curvature import draw_batches, gradient_noise, largest_curvature, slope
+from sgmcmc.limits import limits_of
 from sgmcmc.modes import find_mode
-from sgmcmc.oscillator import variance
 from sgmcmc.pace import Clock, Untuned
 from sgmcmc.rates import Constant
-from sgmcmc.types import Array, Batch, Key, PyTree
+from sgmcmc.trial import TRIAL_STEPS, stays
+from sgmcmc.types import Key, PyTree
 
-TOLERANCE = 0.05
-MODE_STEPS, POWER_STEPS, BATCHES, TRIAL_STEPS = 500, 30, 32, 200
+MODE_STEPS, POWER_STEPS, BATCHES = 500, 30, 32
 SEARCHES, FIRST_RATE, FASTER = 8, 0.01, 10
-HALVINGS, TOO_HOT, BLOCKS = 6, 1.25, 10
+HALVINGS, REVISIONS, STEEPER = 6, 3, 1.1
 
 
 class Tuning(NamedTuple):
@@ -101,6 +105,7 @@ class _Seen(NamedTuple):
     curvature: float
     noise: float
     spent: int
+    given: PyTree
 
 
 def tune(
@@ -134,22 +139,43 @@ def tune(
     seen = _look(keys, kernel, params, source, sampled, temperature)
     swept = stream.name not in ("with_replacement", "full") and data is not None
     sweep = streams.num_batches(*source.sizes) if swept else 0
-    friction, limits = _limits(kernel, seen.curvature, seen.noise, temperature, sweep)
+    friction, limits = limits_of(kernel, seen.curvature, seen.noise, temperature, sweep)
     reason = min(limits, key=lambda name: limits[name])
     choice = Tuning(
         limits[reason], friction, seen.curvature, seen.noise, limits, reason, 0, float(seen.spent)
     )
     trial = batches.source(stream, batch_size, data, kernel)
-    while not _stays(tuned(kernel, choice), seen.mode, trial, trial_key, temperature):
-        if choice.halvings == HALVINGS:
-            raise FloatingPointError(
-                f"step_size: none found; {choice} did not stay finite, or cool, for "
-                f"{TRIAL_STEPS} steps from the mode. Give a step_size, rescale the parameters "
-                "(metric=), or look for NaN in the data"
-            )
-        choice = choice.halved()
-    trials = (choice.halvings + 1) * 2 * TRIAL_STEPS
-    return choice._replace(gradient_evaluations=float(seen.spent + trials))
+    trials, revisions = 0, 0
+    while True:
+        good, steepest = stays(tuned(kernel, choice), seen.mode, trial, trial_key, temperature)
+        trials += 1
+        if not good:
+            if choice.halvings == HALVINGS:
+                raise FloatingPointError(
+                    f"step_size: none found; {choice} did not stay finite, or cool, for "
+                    f"{TRIAL_STEPS} steps from the mode. Give a step_size, rescale the parameters "
+                    "(metric=), or look for NaN in the data"
+                )
+            choice = choice.halved()
+            continue
+        if revisions == REVISIONS:
+            break
+        value, residual = largest_curvature(
+            kernel, steepest, seen.given, jax.random.clone(power_key), POWER_STEPS
+        )
+        curvature = float(jnp.abs(value) + residual)
+        revisions += 1
+        if not math.isfinite(curvature) or curvature <= STEEPER * choice.curvature:
+            break
+        friction, limits = limits_of(kernel, curvature, seen.noise, temperature, sweep)
+        reason = min(limits, key=lambda name: limits[name])
+        choice = choice._replace(
+            step_size=min(choice.step_size, limits[reason]), friction=friction,
+            curvature=curvature, limits=limits, reason=reason,
+        )  # fmt: skip
+    count = BATCHES if sampled else 1
+    spent = seen.spent + trials * 2 * TRIAL_STEPS + revisions * 2 * POWER_STEPS * count
+    return choice._replace(gradient_evaluations=float(spent))
 
 
 def _settled(kernel: Any, count: int) -> Any:
@@ -202,121 +228,17 @@ def _look(
         # Adam's steps are at most the rate, and half of it on average along the cosine: who has
         # moved as far as that is still on the way.
         rate *= FASTER if moved > rate * MODE_STEPS / 4 else 1
+    else:
+        if float(value) < 0:
+            raise FloatingPointError(
+                f"step_size: none found; after {SEARCHES} searches for the mode U still falls, "
+                f"and its curvature is {float(value):.3g}. Give a step_size, or look for a "
+                "density that is not bounded"
+            )
     if not (math.isfinite(curvature) and curvature > 0):
         raise FloatingPointError(
-            f"step_size: none found; the curvature of U is {value} where the search for the mode "
-            "ended, after which no step is measured. Give a step_size"
+            f"step_size: none found; the curvature of U is {float(value):.3g} where the search for "
+            "the mode ended, after which no step is measured. Give a step_size"
         )
     noise = float(gradient_noise(kernel, mode, given, source.data)) if sampled else 0.0
-    return _Seen(mode, curvature, noise, spent + (2 * count if sampled else 0))
-
-
-def _limits(
-    kernel: Any, curvature: float, noise: float, temperature: float, sweep: int
-) -> tuple[float | None, dict[str, float]]:
-    """The friction, where it is to be chosen, and the step that each rule allows."""
-    omega = math.sqrt(curvature)
-    if kernel.friction is None:
-        # Overdamped steps come in units of 1/λ: κ = hλ.
-        edge = _stability(kernel.plan, 0.0)
-        limits = {
-            "stability": edge / 2 / curvature,
-            "discretisation": _accurate(kernel.plan, 0.0, edge) / curvature,
-        }
-        heat = noise / (2 * temperature) if temperature > 0 else 0.0
-        return None, limits | _noise_limit(heat, sweep, omega)
-    asked = float(kernel.friction(jnp.zeros((), jnp.int32)))
-    chooses = not math.isfinite(asked)
-    # γ = 1/(10 h) with hω near 1 is γ/ω near .1, which the word's limits hardly depend on.
-    friction = 0.1 * omega if chooses else asked
-    edge = _stability(kernel.plan, friction / omega)
-    limits = {
-        "stability": edge / 2 / omega,
-        "discretisation": _accurate(kernel.plan, friction / omega, edge) / omega,
-    }
-    if chooses:
-        # γ = 1/(10 h), and the heat h s²/(2γT) = 5 h² s²/T.
-        heat = math.sqrt(5 * noise / (temperature * TOLERANCE)) * TOLERANCE if temperature else 0.0
-        limits |= _noise_limit(heat, sweep, omega)
-        return 1 / (10 * min(limits.values())), limits
-    heat = noise / (2 * friction * temperature) if friction * temperature > 0 else 0.0
-    return None, limits | _noise_limit(heat, sweep, omega)
-
-
-def _noise_limit(heat: float, sweep: int, omega: float) -> dict[str, float]:
-    """The step at which `heat` times it is the tolerance; or a short enough sweep."""
-    by_heat = TOLERANCE / heat if heat > 0 else math.inf
-    by_sweep = math.pi / (sweep * omega) if sweep else 0.0
-    # What a sweep leaves of the noise is less than that of independent batches.
-    return {"gradient noise": max(by_heat, by_sweep)} if heat > 0 else {}
-
-
-def _stability(plan: Any, friction: float) -> float:
-    """The largest κ at which the plan's law on one oscillator exists, to 1%; at most 8."""
-    if math.isnan(variance(plan, 0.1, friction)):
-        return 2.0  # another kernel than a word: that of most of them
-    low, high = 0.0, 8.0
-    while high - low > 0.01:
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high) if math.isfinite(variance(plan, middle, friction)) else (low, middle)
-        )
-    return low
-
-
-def _accurate(plan: Any, friction: float, edge: float) -> float:
-    """The largest κ below half the limit at which ⟨x²⟩ is off by the tolerance at most."""
-    if math.isnan(variance(plan, 0.1, friction)):
-        return 2 * math.sqrt(TOLERANCE / (1 + TOLERANCE))  # OBABO's
-    low, high = 0.0, edge / 2
-    if abs(variance(plan, high, friction) - 1) <= TOLERANCE:
-        return high
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        fits = abs(variance(plan, middle, friction) - 1) <= TOLERANCE
-        low, high = (middle, high) if fits else (low, middle)
-    return low
-
-
-def _stays(
-    kernel: Any, start: PyTree, source: batches.Source, key: Key, temperature: float
-) -> bool:
-    """Whether a trial from the mode stays finite and not clearly more than a quarter too hot."""
-    finite, blocks = _trial(kernel, start, source, jax.random.clone(key))
-    heat = jnp.mean(blocks) - 2 * jnp.std(blocks, ddof=1) / math.sqrt(BLOCKS)
-    # Slow directions are still cold after so few steps; that is no fault of the step.
-    return bool(finite) and float(heat) <= TOO_HOT * max(temperature, 1e-6)
-
-
-@eqx.filter_jit
-def _trial(kernel: Any, start: PyTree, source: batches.Source, key: Key) -> tuple[Array, Array]:
-    """(finite, configurational temperature ⟨(θ − θ₀)·∇U⟩/d over blocks of the second half)."""
-    state_key, steps_key, stream_key, other_key = jax.random.split(key, 4)
-    state = kernel.init(start, state_key, source.data)
-
-    def unseen(t: Array) -> PyTree:
-        """A batch that the chain has not seen: the temperature is biased otherwise."""
-        if source.data is None:
-            return None
-        if source.stream.name == "full":
-            return Batch(source.data)
-        drawn = streams.with_replacement()
-        rows = streams.rows_at(drawn, other_key, t, *source.sizes)
-        return streams.gather(drawn, rows, source.data)
-
-    def step(t: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        state, order, finite, heat = carry
-        order, given, _ = batches.following(source, stream_key, t, order, batches.plain)
-        state, info = kernel.step(jax.random.fold_in(steps_key, t), state, given)
-        gradient = kernel.posterior.potential_and_gradient(info.position, unseen(t))[1]
-        away = jax.tree.map(jnp.subtract, info.position, start)
-        now = trees.dot(away, gradient) / trees.size(start)
-        late = t - TRIAL_STEPS // 2
-        heat = heat.at[jnp.maximum(late, 0) // length].add(jnp.where(late >= 0, now / length, 0.0))
-        return state, order, finite & info.finite, heat
-
-    length = (TRIAL_STEPS - TRIAL_STEPS // 2) // BLOCKS
-    zero = jnp.zeros(BLOCKS, trees.accumulator_dtype(start))
-    begin = (state, batches.room(source, stream_key), jnp.asarray(True), zero)
-    _, _, finite, heat = jax.lax.fori_loop(0, TRIAL_STEPS, step, begin)
-    return finite & jnp.all(jnp.isfinite(heat)), heat
+    return _Seen(mode, curvature, noise, spent + (2 * count if sampled else 0), given)
