@@ -79,9 +79,14 @@ def slope(kernel: Any, position: PyTree, given: PyTree) -> Array:
 
 
 @eqx.filter_jit
-def gradient_noise(kernel: Any, position: PyTree, given: PyTree, data: PyTree) -> Array:
-    """The largest variance over batches of a coordinate of the whitened gradient estimate."""
-    memory = kernel.gradient.init(kernel.posterior, position, data)
+def gradient_noise(
+    kernel: Any, position: PyTree, given: PyTree, data: PyTree, anchor: PyTree
+) -> Array:
+    """The largest variance over batches of a coordinate of the whitened gradient estimate.
+
+    Estimators with a memory have it from `anchor`.
+    """
+    memory = kernel.gradient.init(kernel.posterior, anchor, data)
 
     def one(carry: tuple[Array, PyTree, PyTree], batch: PyTree) -> tuple[Any, None]:
         count, mean, square = carry

@@ -145,6 +145,8 @@ def tune(
         limits[reason], friction, seen.curvature, seen.noise, limits, reason, 0, float(seen.spent)
     )
     trial = batches.source(stream, batch_size, data, kernel)
+    memory = jax.eval_shape(lambda p: kernel.gradient.init(kernel.posterior, p, data), seen.mode)
+    remembers = sampled and bool(jax.tree.leaves(memory))
     trials, revisions = 0, 0
     while True:
         good, steepest = stays(tuned(kernel, choice), seen.mode, trial, trial_key, temperature)
@@ -163,15 +165,22 @@ def tune(
         value, residual = largest_curvature(
             kernel, steepest, seen.given, jax.random.clone(power_key), POWER_STEPS
         )
-        curvature = float(jnp.abs(value) + residual)
+        curvature, noise = float(jnp.abs(value) + residual), choice.gradient_noise
+        if remembers:
+            # At its anchor an estimator of differences has no noise at all.
+            here = gradient_noise(kernel, steepest, seen.given, data, seen.mode)
+            noise = max(noise, float(here))
         revisions += 1
-        if not math.isfinite(curvature) or curvature <= STEEPER * choice.curvature:
+        flatter = curvature <= STEEPER * choice.curvature
+        calmer = noise <= STEEPER * choice.gradient_noise
+        if not math.isfinite(curvature + noise) or (flatter and calmer):
             break
-        friction, limits = limits_of(kernel, curvature, seen.noise, temperature, sweep)
+        curvature = max(curvature, choice.curvature)
+        friction, limits = limits_of(kernel, curvature, noise, temperature, sweep)
         reason = min(limits, key=lambda name: limits[name])
         choice = choice._replace(
             step_size=min(choice.step_size, limits[reason]), friction=friction,
-            curvature=curvature, limits=limits, reason=reason,
+            curvature=curvature, gradient_noise=noise, limits=limits, reason=reason,
         )  # fmt: skip
     count = BATCHES if sampled else 1
     spent = seen.spent + trials * 2 * TRIAL_STEPS + revisions * 2 * POWER_STEPS * count
@@ -240,5 +249,5 @@ def _look(
             f"step_size: none found; the curvature of U is {float(value):.3g} where the search for "
             "the mode ended, after which no step is measured. Give a step_size"
         )
-    noise = float(gradient_noise(kernel, mode, given, source.data)) if sampled else 0.0
+    noise = float(gradient_noise(kernel, mode, given, source.data, mode)) if sampled else 0.0
     return _Seen(mode, curvature, noise, spent + (2 * count if sampled else 0), given)

@@ -10,12 +10,12 @@ minibatches, the five of posteriordb under the inverse Hessian at their mode as 
 network on digits.
 
 A step counts as unbiased where no parameter's mean is off by more than .1 standard deviations
-and no standard deviation by more than 10%, three Monte Carlo standard errors aside; for the
-network, whose chains begin where some at half the step have settled, where mean |θ|²/d is
-within 2% and the test NLL within .02 of a full-batch reference at a quarter of the chosen step. Asked: the chosen step is unbiased and has at least half the ESS
-per gradient of the best unbiased step of the grid (ESS: bulk, the worst parameter's; the
-network's: the median over the probabilities of test labels). What fails is listed, and that a
-run ends without error says only that it was measured: failures are the result.
+and no standard deviation by more than 10%, three Monte Carlo standard errors aside. For the
+network, whose chains begin where some at half the step have settled: where mean |θ|²/d is
+within 2% and the test NLL within .02 of a full-batch reference at a quarter of the chosen step.
+Asked: the chosen step is unbiased and has at least half the ESS per gradient of the best
+unbiased step of the grid (ESS: bulk, the worst parameter's; the network's: the median over the
+probabilities of test labels). What fails is listed: failures are the result, and no error.
 
 Writes results/auto_step.json, from which an interrupted study goes on, and results/auto_step.png.
 Posteriordb's targets need SGMCMC_DATA, and are left out without it.
