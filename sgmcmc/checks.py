@@ -179,6 +179,11 @@ def require_tunable(kernel: Any) -> None:
         raise ValueError(
             f"step_size: got None; it is not chosen for {type(kernel).__name__}; allowed: a number"
         )
+    if not hasattr(kernel.metric, "to_position"):
+        raise ValueError(
+            f"step_size: got None beside a {type(kernel.metric).__name__} metric, which changes "
+            "with the position, so that no curvature is its own; allowed: a number"
+        )
 
 
 def clock_monitor(kernel: Any, params: PyTree) -> None:

@@ -1,4 +1,4 @@
-"""The largest curvature of U, and the largest variance of its gradient's estimate."""
+"""The largest curvature of U, its slope, and the largest variance of its gradient's estimate."""
 
 from __future__ import annotations
 
@@ -59,9 +59,34 @@ def largest_curvature(
 
 
 @eqx.filter_jit
-def gradient_noise(kernel: Any, position: PyTree, given: PyTree, data: PyTree) -> Array:
-    """The largest variance over batches of a coordinate of the whitened gradient estimate."""
-    memory = kernel.gradient.init(kernel.posterior, position, data)
+def slope(kernel: Any, position: PyTree, given: PyTree) -> Array:
+    """|∇U|² in the metric's coordinates: of the mean over batches, less what their noise adds."""
+
+    def one(batch: PyTree) -> PyTree:
+        return kernel.metric.to_momentum(
+            kernel.posterior.potential_and_gradient(position, batch)[1]
+        )
+
+    if given is None:
+        gradient = one(None)
+        return trees.dot(gradient, gradient)
+    gradients = jax.lax.map(one, given)
+    mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), gradients)
+    count = jax.tree.leaves(gradients)[0].shape[0]
+    away = jax.tree.map(lambda x, m: x - m, gradients, mean)
+    noise = trees.dot(away, away) / max(count - 1, 1)
+    return trees.dot(mean, mean) - noise / count
+
+
+@eqx.filter_jit
+def gradient_noise(
+    kernel: Any, position: PyTree, given: PyTree, data: PyTree, anchor: PyTree
+) -> Array:
+    """The largest variance over batches of a coordinate of the whitened gradient estimate.
+
+    Estimators with a memory have it from `anchor`.
+    """
+    memory = kernel.gradient.init(kernel.posterior, anchor, data)
 
     def one(carry: tuple[Array, PyTree, PyTree], batch: PyTree) -> tuple[Any, None]:
         count, mean, square = carry

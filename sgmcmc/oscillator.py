@@ -13,9 +13,9 @@ def variance(plan: Plan, kappa: float, friction: float, heat: float = 0.0) -> fl
     """Stationary ⟨x²⟩ of the record on U = x²/2 at T = 1, step κ = hω and friction γ/ω.
 
     `heat`: variance of the gradient's noise, drawn anew for every gradient. Infinite beyond
-    the limit of stability, NaN for plans with other letters than `LETTERS`.
+    the limit of stability, NaN for plans with other letters than `LETTERS`, or none at all.
     """
-    if any(step.letter not in LETTERS for step in plan.substeps):
+    if not plan.substeps or any(step.letter not in LETTERS for step in plan.substeps):
         return float("nan")
     gradients = sum(step.letter == "G" for step in plan.substeps)
     letters = {step.letter for step in plan.substeps}

@@ -97,7 +97,7 @@ def sample(
     )  # fmt: skip
     tuning = None
     if is_untuned(kernel):
-        tuning = _tuning(key, kernel, params, data, batch_size, stream, num_chains)
+        tuning = _tuning(key, kernel, params, data, batch_size, stream, num_chains, num_burnin)
     while True:
         chosen = kernel if tuning is None else tuned(kernel, tuning)
         # The same numbers each time that a step is tried: a copy of the key each.
@@ -136,15 +136,19 @@ def _tuning(
     batch_size: int | None,
     stream: str | Stream,
     num_chains: int,
+    num_burnin: int,
 ) -> Tuning:
     """What `tune` chooses from the first chain's start."""
     checks.require_tunable(kernel)
     key = checks.typed_key(_copied(key))
     checks.count(num_chains, "num_chains", least=1)
+    checks.count(num_burnin, "num_burnin", least=0)
     data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
     start_keys, _, _ = derive(_copied(key), num_chains)
     start = jax.tree.map(lambda x: x[0], positions(start_keys, kernel, params, data)[0])
-    return tune(jax.random.fold_in(key, 2**31 - 1), kernel, start, data, chosen, batch_size)
+    return tune(
+        jax.random.fold_in(key, 2**31 - 1), kernel, start, data, chosen, batch_size, num_burnin
+    )
 
 
 def resume(

@@ -1,6 +1,6 @@
 """`step_size=None`: a step from the curvature and the noise of the gradient.
 
-At the end of a short search for the mode,
+Where a search for the mode ends (it goes on while |∇U|² > dλT: a typical draw has less),
 
     λ     the largest curvature of U, in the metric's coordinates: power iteration on the mean
           Hessian of some minibatches, plus its residual;  ω = √λ
@@ -11,10 +11,16 @@ and the step is the largest that keeps all of
     stability        h ω (overdamped: h λ) at half of the word's limit
     discretisation   the word's own error of ⟨x²⟩ on the stiffest mode at 5%
     gradient noise   its heat at 5%, h s²/(2γT) (overdamped: h s²/(2T)); or, where a stream
-                     sweeps through the data, a sweep of K steps within half a period, K h ω ≤ π
+                     sweeps through the data in K steps, whose noise adds up to 0, what it moves
+                     meanwhile, λ h⁴ s² K³/(12T) (overdamped: λ h² s² K/(6T)), and the sweep
+                     within half a period, K h ω ≤ π (overdamped: K h λ ≤ π)
 
 Then 200 steps are made; where they leave the finite numbers, or are hotter by a quarter than
-they should be, the step is halved, six times at most. All of it follows from the key.
+they should be, and by two standard errors, the step is halved, six times at most. Where λ is
+larger at the trial's steepest place, it and its rules are taken from there, and the trial is
+made again, three times at most: a mode is flatter than what lies about it. Schedules of
+temperature and friction count with what they are at the end of the burn-in. All of it follows
+from the key.
 """
 
 from __future__ import annotations
@@ -27,16 +33,17 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import batches, streams, trees
-from sgmcmc.curvature import draw_batches, gradient_noise, largest_curvature
+from sgmcmc.curvature import draw_batches, gradient_noise, largest_curvature, slope
+from sgmcmc.limits import limits_of
 from sgmcmc.modes import find_mode
-from sgmcmc.oscillator import variance
 from sgmcmc.pace import Clock, Untuned
 from sgmcmc.rates import Constant
-from sgmcmc.types import Array, Batch, Key, PyTree
+from sgmcmc.trial import TRIAL_STEPS, stays
+from sgmcmc.types import Key, PyTree
 
-TOLERANCE = 0.05
-MODE_STEPS, POWER_STEPS, BATCHES, TRIAL_STEPS = 500, 30, 32, 200
-HALVINGS, TOO_HOT = 6, 1.25
+MODE_STEPS, POWER_STEPS, BATCHES = 500, 30, 32
+SEARCHES, FIRST_RATE, FASTER = 8, 0.01, 10
+HALVINGS, REVISIONS, STEEPER = 6, 3, 1.1
 
 
 class Tuning(NamedTuple):
@@ -91,8 +98,24 @@ def tuned(kernel: Any, tuning: Tuning) -> Any:
     return kernel
 
 
+class _Seen(NamedTuple):
+    """What was found out about U, and where."""
+
+    mode: PyTree
+    curvature: float
+    noise: float
+    spent: int
+    given: PyTree
+
+
 def tune(
-    key: Key, kernel: Any, params: PyTree, data: PyTree, stream: streams.Stream, batch_size: int
+    key: Key,
+    kernel: Any,
+    params: PyTree,
+    data: PyTree,
+    stream: streams.Stream,
+    batch_size: int,
+    count: int = 0,
 ) -> Tuning:
     """Choose the step of a kernel made with `step_size=None`; see the module.
 
@@ -101,148 +124,130 @@ def tune(
         kernel: a word or a list of sub-steps (`sgmcmc.kernels`, `sgmcmc.eulers`).
         params: one chain's start.
         data, stream, batch_size: as `checks.data_and_stream` gives them.
+        count: the step at which schedules of temperature and friction are read.
 
     Raises:
-        FloatingPointError: even the smallest step tried did not stay finite.
+        FloatingPointError: the search for the mode, or even the smallest step tried, did not
+            stay finite; or there is no curvature where the search ended.
     """
     mode_key, power_key, noise_key, trial_key = jax.random.split(key, 4)
+    kernel = _settled(kernel, count)
     source = batches.Source(streams.with_replacement(), batch_size, data)
     sampled = stream.name != "full" and data is not None
-    mode = find_mode(
-        mode_key, kernel.posterior, params, data,
-        batch_size=batch_size if sampled else None, num_steps=MODE_STEPS,
-    )  # fmt: skip
-    count = BATCHES if sampled else 1
-    given = draw_batches(source, noise_key, count, sampled)
-    curvature, residual = largest_curvature(kernel, mode, given, power_key, POWER_STEPS)
-    top = max(float(jnp.abs(curvature) + residual), 1e-30)
-    noise = float(gradient_noise(kernel, mode, given, data)) if sampled else 0.0
-    spent = MODE_STEPS + 2 * POWER_STEPS * count + count * (2 if sampled else 0)
     temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
+    keys = mode_key, power_key, noise_key
+    seen = _look(keys, kernel, params, source, sampled, temperature)
     swept = stream.name not in ("with_replacement", "full") and data is not None
     sweep = streams.num_batches(*source.sizes) if swept else 0
-    friction, limits = _limits(kernel, top, noise, temperature, sweep)
+    friction, limits = limits_of(kernel, seen.curvature, seen.noise, temperature, sweep)
     reason = min(limits, key=lambda name: limits[name])
-    choice = Tuning(limits[reason], friction, top, noise, limits, reason, 0, float(spent))
+    choice = Tuning(
+        limits[reason], friction, seen.curvature, seen.noise, limits, reason, 0, float(seen.spent)
+    )
     trial = batches.source(stream, batch_size, data, kernel)
-    while not _stays(tuned(kernel, choice), mode, trial, trial_key, temperature):
-        if choice.halvings == HALVINGS:
-            raise FloatingPointError(
-                f"step_size: none found; {choice} did not stay finite, or cool, for "
-                f"{TRIAL_STEPS} steps from the mode. Give a step_size, rescale the parameters "
-                "(metric=), or look for NaN in the data"
-            )
-        choice = choice.halved()
-    trials = (choice.halvings + 1) * 2 * TRIAL_STEPS
-    return choice._replace(gradient_evaluations=float(spent + trials))
-
-
-def _limits(
-    kernel: Any, curvature: float, noise: float, temperature: float, sweep: int
-) -> tuple[float | None, dict[str, float]]:
-    """The friction, where it is to be chosen, and the step that each rule allows."""
-    omega = math.sqrt(curvature)
-    if kernel.friction is None:
-        # Overdamped steps come in units of 1/λ: κ = hλ.
-        edge = _stability(kernel.plan, 0.0)
-        limits = {
-            "stability": edge / 2 / curvature,
-            "discretisation": _accurate(kernel.plan, 0.0, edge) / curvature,
-        }
-        heat = noise / (2 * temperature) if temperature > 0 else 0.0
-        return None, limits | _noise_limit(heat, sweep, omega)
-    asked = float(kernel.friction(jnp.zeros((), jnp.int32)))
-    chooses = not math.isfinite(asked)
-    # γ = 1/(10 h) with hω near 1 is γ/ω near .1, which the word's limits hardly depend on.
-    friction = 0.1 * omega if chooses else asked
-    edge = _stability(kernel.plan, friction / omega)
-    limits = {
-        "stability": edge / 2 / omega,
-        "discretisation": _accurate(kernel.plan, friction / omega, edge) / omega,
-    }
-    if chooses:
-        # γ = 1/(10 h), and the heat h s²/(2γT) = 5 h² s²/T.
-        limits |= _root(_noise_limit(5 * noise / max(temperature, 1e-30), sweep, omega), noise)
-        return 1 / (10 * min(limits.values())), limits
-    heat = noise / (2 * friction * temperature) if friction * temperature > 0 else 0.0
-    return None, limits | _noise_limit(heat, sweep, omega)
-
-
-def _noise_limit(heat: float, sweep: int, omega: float) -> dict[str, float]:
-    """The step at which `heat` times it is the tolerance; or a short enough sweep."""
-    by_heat = TOLERANCE / heat if heat > 0 else math.inf
-    by_sweep = math.pi / (sweep * omega) if sweep else 0.0
-    # What a sweep leaves of the noise is less than that of independent batches.
-    return {"gradient noise": max(by_heat, by_sweep)} if heat > 0 else {}
-
-
-def _root(limit: dict[str, float], noise: float) -> dict[str, float]:
-    return {name: math.sqrt(value) for name, value in limit.items()} if noise else limit
-
-
-def _stability(plan: Any, friction: float) -> float:
-    """The largest κ at which the plan's law on one oscillator exists, to 1%; at most 8."""
-    if math.isnan(variance(plan, 0.1, friction)):
-        return 2.0  # another kernel than a word: that of most of them
-    low, high = 0.0, 8.0
-    while high - low > 0.01:
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high) if math.isfinite(variance(plan, middle, friction)) else (low, middle)
+    memory = jax.eval_shape(lambda p: kernel.gradient.init(kernel.posterior, p, data), seen.mode)
+    remembers = sampled and bool(jax.tree.leaves(memory))
+    trials, revisions = 0, 0
+    while True:
+        good, steepest = stays(tuned(kernel, choice), seen.mode, trial, trial_key, temperature)
+        trials += 1
+        if not good:
+            if choice.halvings == HALVINGS:
+                raise FloatingPointError(
+                    f"step_size: none found; {choice} did not stay finite, or cool, for "
+                    f"{TRIAL_STEPS} steps from the mode. Give a step_size, rescale the parameters "
+                    "(metric=), or look for NaN in the data"
+                )
+            choice = choice.halved()
+            continue
+        if revisions == REVISIONS:
+            break
+        value, residual = largest_curvature(
+            kernel, steepest, seen.given, jax.random.clone(power_key), POWER_STEPS
         )
-    return low
+        curvature, noise = float(jnp.abs(value) + residual), choice.gradient_noise
+        if remembers:
+            # At its anchor an estimator of differences has no noise at all.
+            here = gradient_noise(kernel, steepest, seen.given, data, seen.mode)
+            noise = max(noise, float(here))
+        revisions += 1
+        flatter = curvature <= STEEPER * choice.curvature
+        calmer = noise <= STEEPER * choice.gradient_noise
+        if not math.isfinite(curvature + noise) or (flatter and calmer):
+            break
+        curvature = max(curvature, choice.curvature)
+        friction, limits = limits_of(kernel, curvature, noise, temperature, sweep)
+        reason = min(limits, key=lambda name: limits[name])
+        choice = choice._replace(
+            step_size=min(choice.step_size, limits[reason]), friction=friction,
+            curvature=curvature, gradient_noise=noise, limits=limits, reason=reason,
+        )  # fmt: skip
+    count = BATCHES if sampled else 1
+    spent = seen.spent + trials * 2 * TRIAL_STEPS + revisions * 2 * POWER_STEPS * count
+    return choice._replace(gradient_evaluations=float(spent))
 
 
-def _accurate(plan: Any, friction: float, edge: float) -> float:
-    """The largest κ below half the limit at which ⟨x²⟩ is off by the tolerance at most."""
-    if math.isnan(variance(plan, 0.1, friction)):
-        return 2 * math.sqrt(TOLERANCE / (1 + TOLERANCE))  # OBABO's
-    low, high = 0.0, edge / 2
-    if abs(variance(plan, high, friction) - 1) <= TOLERANCE:
-        return high
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        fits = abs(variance(plan, middle, friction) - 1) <= TOLERANCE
-        low, high = (middle, high) if fits else (low, middle)
-    return low
+def _settled(kernel: Any, count: int) -> Any:
+    """The kernel with temperature and friction as they are at step `count`."""
+    at = jnp.asarray(count, jnp.int32)
+    kernel = eqx.tree_at(lambda k: k.temperature, kernel, Constant(kernel.temperature(at)))
+    if kernel.friction is None:
+        return kernel
+    return eqx.tree_at(lambda k: k.friction, kernel, Constant(kernel.friction(at)))
 
 
-def _stays(
-    kernel: Any, start: PyTree, source: batches.Source, key: Key, temperature: float
-) -> bool:
-    """Whether a trial from the mode stays finite and no more than a quarter too hot."""
-    finite, heat = _trial(kernel, start, source, jax.random.clone(key))
-    # Slow directions are still cold after so few steps; that is no fault of the step.
-    return bool(finite) and float(heat) <= TOO_HOT * max(temperature, 1e-6)
-
-
-@eqx.filter_jit
-def _trial(kernel: Any, start: PyTree, source: batches.Source, key: Key) -> tuple[Array, Array]:
-    """(finite, configurational temperature ⟨(θ − θ₀)·∇U⟩/d over the second half)."""
-    state_key, steps_key, stream_key, other_key = jax.random.split(key, 4)
-    state = kernel.init(start, state_key, source.data)
-
-    def unseen(t: Array) -> PyTree:
-        """A batch that the chain has not seen: the temperature is biased otherwise."""
-        if source.data is None:
-            return None
-        if source.stream.name == "full":
-            return Batch(source.data)
-        drawn = streams.with_replacement()
-        rows = streams.rows_at(drawn, other_key, t, *source.sizes)
-        return streams.gather(drawn, rows, source.data)
-
-    def step(t: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        state, order, finite, heat = carry
-        order, given, _ = batches.following(source, stream_key, t, order, batches.plain)
-        state, info = kernel.step(jax.random.fold_in(steps_key, t), state, given)
-        gradient = kernel.posterior.potential_and_gradient(info.position, unseen(t))[1]
-        away = jax.tree.map(jnp.subtract, info.position, start)
-        now = trees.dot(away, gradient) / trees.size(start)
-        heat = heat + jnp.where(t >= TRIAL_STEPS // 2, now, 0.0)
-        return state, order, finite & info.finite, heat
-
-    zero = jnp.zeros((), trees.accumulator_dtype(start))
-    begin = (state, batches.room(source, stream_key), jnp.asarray(True), zero)
-    _, _, finite, heat = jax.lax.fori_loop(0, TRIAL_STEPS, step, begin)
-    return finite & jnp.isfinite(heat), heat / (TRIAL_STEPS - TRIAL_STEPS // 2)
+def _look(
+    keys: tuple[Key, Key, Key],
+    kernel: Any,
+    params: PyTree,
+    source: batches.Source,
+    sampled: bool,
+    temperature: float,
+) -> _Seen:
+    """Search for the mode until it is flat enough, and measure there."""
+    mode_key, power_key, noise_key = keys
+    count = BATCHES if sampled else 1
+    given = draw_batches(source, noise_key, count, sampled)
+    mode, rate, spent = params, FIRST_RATE, 0
+    for search in range(SEARCHES):
+        try:
+            found = find_mode(
+                jax.random.fold_in(mode_key, search), kernel.posterior, mode, source.data,
+                batch_size=source.batch_size if sampled else None, num_steps=MODE_STEPS,
+                learning_rate=rate,
+            )  # fmt: skip
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                "step_size: none found; the search for the mode left the finite numbers. Give a "
+                "step_size, look for NaN in the data, or for a density that is not bounded"
+            ) from error
+        moved = max(
+            float(jnp.max(jnp.abs(x - y)))
+            for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(mode), strict=True)
+        )
+        mode = found
+        value, residual = largest_curvature(
+            kernel, mode, given, jax.random.clone(power_key), POWER_STEPS
+        )
+        curvature = float(jnp.abs(value) + residual)
+        spent += MODE_STEPS + (2 * POWER_STEPS + 1) * count
+        steep = float(slope(kernel, mode, given))
+        if steep <= trees.size(mode) * curvature * (temperature or 1.0):
+            break
+        # Adam's steps are at most the rate, and half of it on average along the cosine: who has
+        # moved as far as that is still on the way.
+        rate *= FASTER if moved > rate * MODE_STEPS / 4 else 1
+    else:
+        if float(value) < 0:
+            raise FloatingPointError(
+                f"step_size: none found; after {SEARCHES} searches for the mode U still falls, "
+                f"and its curvature is {float(value):.3g}. Give a step_size, or look for a "
+                "density that is not bounded"
+            )
+    if not (math.isfinite(curvature) and curvature > 0):
+        raise FloatingPointError(
+            f"step_size: none found; the curvature of U is {float(value):.3g} where the search for "
+            "the mode ended, after which no step is measured. Give a step_size"
+        )
+    noise = float(gradient_noise(kernel, mode, given, source.data, mode)) if sampled else 0.0
+    return _Seen(mode, curvature, noise, spent + (2 * count if sampled else 0), given)

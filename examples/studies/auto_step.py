@@ -1,0 +1,254 @@
+"""`step_size=None` against a grid of steps: effective draws per gradient, and bias.
+
+    make study NAME=auto_step [ARGS=--small]
+
+The sampler is `baoab(posterior, None, friction="auto")`. Its step and friction are chosen once a
+target; then the chosen step, and those that are 1/8, 1/4, 1/2, 2 and 4 times as long, are run at
+the chosen friction, with the same number of gradients. Targets (parts/auto_step_targets.py):
+Gaussians of condition number 1, 10² and 10⁴, logistic regression with all data and with
+minibatches, the five of posteriordb under the inverse Hessian at their mode as metric, and a
+network on digits.
+
+A step counts as unbiased where no parameter's mean is off by more than .1 standard deviations
+and no standard deviation by more than 10%, three Monte Carlo standard errors aside. For the
+network, whose chains begin where some at half the step have settled: where mean |θ|²/d is
+within 2% and the test NLL within .02 of a full-batch reference at a quarter of the chosen step.
+Asked: the chosen step is unbiased and has at least half the ESS per gradient of the best
+unbiased step of the grid (ESS: bulk, the worst parameter's; the network's: the median over the
+probabilities of test labels). What fails is listed: failures are the result, and no error.
+
+Writes results/auto_step.json, from which an interrupted study goes on, and results/auto_step.png.
+Posteriordb's targets need SGMCMC_DATA, and are left out without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+from parts.auto_step_targets import SEED, Target, names, target
+
+import sgmcmc
+
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+LIMITS = {"mean": 0.1, "sd": 0.1, "standard_errors": 3.0, "norm": 0.02, "nll": 0.02, "share": 0.5,
+          "reference_rhat": 1.1}  # fmt: skip
+SMALL_TARGETS = ("gaussian, condition 100",)
+
+
+def kernel_of(made: Target, step_size: float | None, friction: float | str) -> sgmcmc.Kernel:
+    return sgmcmc.baoab(made.posterior, step_size, friction=friction, metric=made.metric)
+
+
+def run(made: Target, kernel: sgmcmc.Kernel, key: jax.Array, num_samples: int, burnin: int):
+    return sgmcmc.sample(
+        key, kernel, made.start, made.data, batch_size=made.batch_size, stream=made.stream,
+        num_chains=4, num_burnin=burnin, num_samples=num_samples, thinning=made.thinning,
+        progress=False,
+    )  # fmt: skip
+
+
+def choose(made: Target) -> dict:
+    """What `step_size=None` chose, or the error that it raised."""
+    try:
+        first = run(made, kernel_of(made, None, "auto"), jax.random.key(SEED), 2, 1)
+    except FloatingPointError as error:
+        return {"error": str(error)}
+    return {**first.tuning._asdict(), "text": repr(first.tuning)}
+
+
+def cell(made: Target, step_size: float, friction: float) -> dict:
+    """One step of the grid: ESS per gradient and what is judged."""
+    began = time.perf_counter()
+    kernel = kernel_of(made, step_size, friction)
+    steps = made.num_samples * made.thinning
+    try:
+        done = run(made, kernel, jax.random.key(SEED + 1), made.num_samples, steps // 5)
+    except sgmcmc.NonFiniteError:
+        return {"step_size": step_size, "diverged": True}
+    gradients = done.gradient_evaluations * steps / (steps + steps // 5)
+    found = made.judge(done)
+    return {
+        "step_size": step_size,
+        "gradients": gradients,
+        "ess_per_1000": 1000 * found["ess"] / gradients,
+        **found,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def unbiased(row: dict) -> bool:
+    """Whether a cell is within the tolerances, Monte Carlo errors aside."""
+    if row.get("diverged") or not np.isfinite(row["ess"]):
+        return False
+    aside = LIMITS["standard_errors"]
+    if "norm_ratio" in row:
+        return (
+            abs(row["norm_ratio"] - 1) <= LIMITS["norm"]
+            and row["nll"] - row["reference_nll"] <= LIMITS["nll"]
+        )
+    mean = np.abs(row["mean_error"]) - aside * np.array(row["mean_error_mcse"])
+    sd = np.abs(np.array(row["sd_ratio"]) - 1) - aside * np.array(row["sd_ratio_mcse"])
+    return bool(np.all(mean <= LIMITS["mean"]) and np.all(sd <= LIMITS["sd"]))
+
+
+def verdict(result: dict) -> dict:
+    """Share of the best unbiased ESS per gradient, and what fails, in words."""
+    if "error" in result["tuning"]:
+        return {"share": None, "failure": "no step: " + result["tuning"]["error"][:120]}
+    rows = result["grid"]
+    chosen = rows[FACTORS.index(1.0)]
+    fits = [row["ess_per_1000"] for row in rows if unbiased(row)]
+    if chosen.get("diverged"):
+        return {"share": None, "failure": "the chosen step diverges"}
+    if chosen.get("reference_rhat", 1.0) > LIMITS["reference_rhat"]:
+        rhat = chosen["reference_rhat"]
+        return {"share": None, "failure": f"no verdict: the reference's R̂ is {rhat:.2f}"}
+    share = chosen["ess_per_1000"] / max(fits) if fits else None
+    if not unbiased(chosen):
+        return {"share": share, "failure": "the chosen step is biased"}
+    if share is not None and share < LIMITS["share"]:
+        return {"share": share, "failure": f"{share:.2f} of the best ESS per gradient"}
+    return {"share": share, "failure": None}
+
+
+def worst(row: dict) -> str:
+    """The largest bias of a cell, in words."""
+    if row.get("diverged"):
+        return "diverged"
+    if "norm_ratio" in row:
+        return f"|θ|² {row['norm_ratio']:.3f} NLL {row['nll']:.3f}"
+    ratio = np.array(row["sd_ratio"])
+    at = int(np.argmax(np.abs(ratio - 1)))
+    return f"sd {ratio[at]:.3f} ± {row['sd_ratio_mcse'][at]:.3f}"
+
+
+def table(results: dict[str, dict]) -> str:
+    lines = ["ESS per 1,000 gradients (× where biased, – where it diverged) at h × "
+             + ", ".join(f"{f:g}" for f in FACTORS)]  # fmt: skip
+    for name, result in results.items():
+        tuning, judged = result["tuning"], result["verdict"]
+        if "error" in tuning:
+            lines.append(f"{name:28} {judged['failure']}")
+            continue
+        cells = [
+            "–" if r.get("diverged") else f"{r['ess_per_1000']:.3g}{'' if unbiased(r) else '×'}"
+            for r in result["grid"]
+        ]
+        share = "" if judged["share"] is None else f"{judged['share']:.2f}"
+        lines.append(
+            f"{name:28}{tuning['step_size']:>10.3g}{tuning['friction']:>9.3g} "
+            f"{tuning['reason'][:14]:14}" + "".join(f"{c:>9}" for c in cells)
+            + f"{share:>7}  {worst(result['grid'][FACTORS.index(1.0)])}"
+            + (f"  FAILS: {judged['failure']}" if judged["failure"] else "")
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+def draw(results: dict[str, dict], path: Path) -> None:
+    """ESS per gradient, as a share of the best unbiased, against the step; biased ones hollow."""
+    from matplotlib.figure import Figure
+
+    shown = {name: r for name, r in results.items() if "grid" in r}
+    columns = min(4, max(len(shown), 1))
+    lines = -(-max(len(shown), 1) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.6 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    for axis, (name, result) in zip(axes.flat, shown.items(), strict=False):
+        rows = [(f, r) for f, r in zip(FACTORS, result["grid"], strict=True) if "ess" in r]
+        axis.plot([f for f, _ in rows], [r["ess_per_1000"] for _, r in rows], "C0:", linewidth=1)
+        for factor, row in rows:
+            axis.plot(
+                factor, row["ess_per_1000"], "oC0", fillstyle=("full" if unbiased(row) else "none")
+            )
+        axis.axvline(1, color="0.8", zorder=0)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_title(name, fontsize=9)
+    figure.supxlabel("step / the chosen step (filled: unbiased; lacking: diverged)")
+    figure.supylabel("ESS per 1,000 gradients")
+    figure.savefig(path, dpi=110)
+
+
+def header() -> dict:
+    return {
+        "seed": SEED,
+        "factors": FACTORS,
+        "limits": LIMITS,
+        "versions": {n: version(n) for n in ("sgmcmc", "jax", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="one Gaussian, short chains")
+    parser.add_argument("--fresh", action="store_true", help="forget the results so far")
+    parser.add_argument("--only", help="targets whose name has this in it")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
+    options = parser.parse_args(arguments)
+    data = os.environ.get("SGMCMC_DATA")
+    chosen = SMALL_TARGETS if options.small else names(None if data is None else Path(data))
+    chosen = [name for name in chosen if options.only is None or options.only in name]
+    print(f"{len(chosen)} targets × {len(FACTORS)} steps; about "
+          f"{'20 seconds' if options.small else '30 minutes'} on two idle cores.")  # fmt: skip
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "auto_step.json"
+    head = json.loads(json.dumps({**header(), "small": options.small}))
+    record = json.loads(path.read_text("utf-8")) if path.exists() and not options.fresh else {}
+    kept = record.get("targets", {}) if {k: record.get(k) for k in head} == head else {}
+    for name in chosen:
+        result = kept.setdefault(name, {})
+        if len(result.get("grid", ())) == len(FACTORS) or "error" in result.get("tuning", {}):
+            continue
+        made = target(name, None if data is None else Path(data), small=options.small)
+        if "tuning" not in result:
+            result["tuning"] = choose(made)
+        print(f"{name}: {result['tuning'].get('text', result['tuning'])}", file=sys.stderr)
+        if "error" not in result["tuning"]:
+            made = made.prepare(made, result["tuning"])
+            result.setdefault("grid", [])
+            for factor in FACTORS[len(result["grid"]) :]:
+                step = factor * result["tuning"]["step_size"]
+                row = cell(made, step, result["tuning"]["friction"])
+                result["grid"].append(row)
+                print(f"  h {step:.3g}: {worst(row)}", file=sys.stderr)
+                write(path, {**head, "targets": kept})
+        result["verdict"] = verdict(result)
+        write(path, {**head, "targets": kept})
+    for result in kept.values():
+        if len(result.get("grid", ())) == len(FACTORS):
+            result["verdict"] = verdict(result)
+    write(path, {**head, "targets": kept})
+    whole = {name: result for name, result in kept.items() if "verdict" in result}
+    print(table(whole))
+    draw(whole, path.with_suffix(".png"))
+    failures = [
+        f"{n}: {r['verdict']['failure']}" for n, r in whole.items() if r["verdict"]["failure"]
+    ]
+    for line in failures:
+        print("FAILS", line, file=sys.stderr)
+    print(f"{len(whole)} targets, {len(failures)} failures")
+    # ESS of short chains is too noisy to judge by.
+    wrong = [line for line in failures if "of the best" not in line]
+    return 1 if wrong and options.small else 0
+
+
+def write(path: Path, record: dict) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1), "utf-8")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
