@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.steps import (
     LARGE,
+    SMALL,
     interleave,
     library_loop,
     machine,
@@ -56,7 +57,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.steps = 2, 5
-    rows = measure(given.rounds, given.steps)
+    rows = measure(given.rounds, given.steps) | measure_saga(given.rounds, given.steps)
     width = max(len(name) for name in rows) + 2
     print(f"{'a step over its price':<{width}}{'median':>8}{'quartiles':>14}   gradients, normals")
     for name, row in rows.items():
@@ -160,6 +161,24 @@ def measure(rounds: int, steps: int) -> dict[str, dict[str, float]]:
             expected = expected + price.energies * energy + price.full_gradients * whole
             rows[name] = {**summary(times[name] / counts[name] / expected), **price._asdict()}
     return rows
+
+
+def measure_saga(rounds: int, steps: int) -> dict[str, dict[str, float]]:
+    """SAGA, whose table of N × d numbers asks for a small network and few examples."""
+    import sgmcmc
+
+    posterior, params, data = problem(SMALL, examples=1_000)
+    saga = sgmcmc.sgld(posterior, 1e-7, gradient=sgmcmc.gradients.saga())
+    runs = {
+        "optax.sgd": sgd_scan(posterior, params, data, steps, 1),
+        "sgld": library_loop(sgmcmc.sgld(posterior, 1e-7), params, data, steps),
+        "saga": library_loop(saga, params, data, steps, stream="with_replacement"),
+    }
+    times = {name: np.asarray(t) for name, t in interleave(runs, rounds).items()}
+    price = Price(saga.gradient_evaluations, saga.plan.num_normals)
+    expected = price.gradients * times["optax.sgd"] + (times["sgld"] - times["optax.sgd"])
+    name = f"sgld, SAGA ({'-'.join(map(str, SMALL))}, N = 1,000)"
+    return {name: {**summary(times["saga"] / expected), **price._asdict()}}
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def machine() -> dict[str, Any]:
 # ------------------------------------------------------------------------------ what is timed
 
 
-def problem(sizes: tuple[int, ...]) -> tuple[Any, Any, Any]:
+def problem(sizes: tuple[int, ...], examples: int = EXAMPLES) -> tuple[Any, Any, Any]:
     """(posterior, params, data) of a classification network on random data."""
     import jax
     import jax.numpy as jnp
@@ -80,10 +80,10 @@ def problem(sizes: tuple[int, ...]) -> tuple[Any, Any, Any]:
     from sgmcmc import models
 
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(EXAMPLES, sizes[0])), jnp.float32)
-    y = jnp.asarray(rng.integers(0, sizes[-1], EXAMPLES), jnp.int32)
+    x = jnp.asarray(rng.normal(size=(examples, sizes[0])), jnp.float32)
+    y = jnp.asarray(rng.integers(0, sizes[-1], examples), jnp.int32)
     model = models.mlp(sizes, likelihood="categorical")
-    return model.posterior(EXAMPLES), model.init(jax.random.key(0)), (x, y)
+    return model.posterior(examples), model.init(jax.random.key(0)), (x, y)
 
 
 def sgd_scan(posterior: Any, params: Any, data: Any, steps: int, num_chains: int) -> Callable:
@@ -93,7 +93,8 @@ def sgd_scan(posterior: Any, params: Any, data: Any, steps: int, num_chains: int
     import optax
 
     optimiser = optax.sgd(1e-7)
-    index = jax.random.randint(jax.random.key(1), (num_chains, steps, BATCH), 0, EXAMPLES)
+    examples = len(jax.tree.leaves(data)[0])
+    index = jax.random.randint(jax.random.key(1), (num_chains, steps, BATCH), 0, examples)
 
     def one(params: Any, state: Any, index: Any, data: Any) -> Any:
         def body(carry: Any, rows: Any) -> Any:
