@@ -70,7 +70,7 @@ def test_stationary_order_on_the_quartic(name, order):
 @pytest.mark.parametrize("name", samplers.THIRD_ORDER)
 def test_third_order_off_gaussians(name):
     """⟨x²⟩ on a double well has slope 3, by quadrature; on the quartic SORT and ShOULD have it
-    too, while QUICSORT, ten times as accurate there, has not settled at these steps."""
+    too, while QUICSORT, several times as accurate there, has not settled at these steps."""
     rule = np.polynomial.hermite_e.hermegauss(6)
     wells = [sgmcmc.Posterior.from_log_density(density) for density in (_double_well, quartic)]
     kernel = getattr(sgmcmc, name)
