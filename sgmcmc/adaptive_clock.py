@@ -82,16 +82,15 @@ class AdaptiveClock(Clock):
 
     def flow(self, memory: PyTree, gradient: PyTree, t: Array) -> PyTree:
         """Z: ζ after t units of τ at a gradient that stands still."""
-        parts = gradient if self.per_leaf else None
 
         def relax(level: Array, part: PyTree) -> Array:
             t_ = jnp.asarray(t).astype(level.dtype)
             stay, gain = jnp.exp(-self.alpha * t_), -jnp.expm1(-self.alpha * t_) / self.alpha
             return (stay * level + gain * self.observe(part)).astype(level.dtype)
 
-        if parts is None:
+        if not self.per_leaf:
             return relax(memory, gradient)
-        return jax.tree.map(relax, memory, parts)
+        return jax.tree.map(relax, memory, gradient)
 
     def observe(self, gradient: PyTree) -> Array:
         """g: ‖∇U‖^s / Ω, or what the user's monitor makes of the gradient."""

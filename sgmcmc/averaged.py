@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,9 +21,13 @@ class Memory(NamedTuple):
 
 
 class Averaged(eqx.Module):
-    """m ← β m + (1 − β) g, divided by 1 − β^k; see `gradients.averaged`."""
+    """m ← β m + (1 − β) g, divided by 1 − β^k; see `gradients.averaged`.
+
+    `each` is the estimator of g, one without memory.
+    """
 
     decay: Array
+    each: Any
     needs_full_batch: bool = eqx.field(static=True, default=False)
 
     def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> Memory:
@@ -32,9 +36,7 @@ class Averaged(eqx.Module):
     def __call__(
         self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: Memory
     ) -> tuple[Array, PyTree, Memory]:
-        energy, gradient = posterior.potential_and_gradient(position, batch)
-        if isinstance(batch, Batch) and batch.share is not None:
-            gradient = trees.scale(batch.share, gradient)
+        energy, gradient, _ = self.each(posterior, position, batch, ())
         mean = trees.axpy(1 - self.decay, gradient, trees.scale(self.decay, state.mean))
         seen = state.seen + 1
         # Adam's correction for a mean that began at zero.

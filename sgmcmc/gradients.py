@@ -203,7 +203,7 @@ def averaged(decay: float | Array = 0.9) -> Averaged:
     """
     number = jnp.asarray(decay, dtype=float)
     check_range(number, "decay", above_zero=False, below=1.0)
-    return Averaged(number)
+    return Averaged(number, minibatch())
 
 
 def _at_least_one(value: Any, name: str) -> None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgmcmc import checks, streams, trees
+from sgmcmc import batches, checks, streams, trees
 from sgmcmc.posterior import Posterior, leading_axis
 from sgmcmc.types import Key, PyTree
 
@@ -99,28 +99,16 @@ def _descend(
 
     data_size = 1 if data is None else leading_axis(data)
     optimizer = optax.adam(schedule)
+    source = batches.Source(stream, batch_size, data)
 
     def step(carry: tuple[Any, ...], t: Any) -> tuple[tuple[Any, ...], None]:
         params, memory, order = carry
-        batch = None
-        if data is not None:
-            if stream.order is not None:
-                order = jax.lax.cond(
-                    t % stream.period(data_size, batch_size) == 0,
-                    lambda old: streams.order_at(stream, key, t, data_size, batch_size),
-                    lambda old: old,
-                    order,
-                )
-            rows = stream.rows(order, key, t, data_size, batch_size)
-            batch = streams.gather(stream, rows, data)
+        order, batch, _ = batches.following(source, key, t, order, batches.plain)
         gradient = posterior.potential_and_gradient(params, batch)[1]
         # Adam's own constants suit gradients of order one, not of order N.
         updates, memory = optimizer.update(trees.scale(1 / data_size, gradient), memory, params)
         return (optax.apply_updates(params, updates), memory, order), None
 
-    order = jnp.zeros((0,), jnp.int32)
-    if data is not None:
-        order = streams.order_at(stream, key, jnp.zeros((), jnp.int32), data_size, batch_size)
-    begin = (params, optimizer.init(params), order)
+    begin = (params, optimizer.init(params), batches.room(source, key))
     (params, _, _), _ = jax.lax.scan(step, begin, jnp.arange(num_steps, dtype=jnp.int32))
     return params
