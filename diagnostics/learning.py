@@ -102,6 +102,7 @@ def learning_coefficient(
     params = jax.tree.map(jnp.asarray, params)
     seen = data if evaluation_data is None else evaluation_data
     seen = jax.tree.map(jnp.asarray, seen)
+    # The types do not know that it is there: `_check` has refused a posterior without one.
     judge = Posterior(posterior.log_likelihood, _flat, data_size=leading_axis(seen))  # type: ignore[arg-type]
     sampled = Posterior(posterior.log_likelihood, _flat, data_size=n, likelihood_power=beta)  # type: ignore[arg-type]
     sampler = kernel(sampled.localized(params, localization), step_size)

@@ -214,7 +214,9 @@ def draw(results: dict[str, dict], path: Path) -> None:
                            "osd^v"[i], markersize=4, label=sampler)  # fmt: skip
         panel.set(title=name.split("-")[0], xlabel="mean error / sd")
     panels[0].set_ylabel("sd ratio")
-    handles = {label: h for a in panels for h, label in zip(*a.get_legend_handles_labels())}  # noqa: B905
+    handles = {
+        label: h for a in panels for h, label in zip(*a.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=150)
 

@@ -219,7 +219,9 @@ def draw(results: dict[str, dict], path: Path) -> None:
         axis.set_xticks(STEPS, [f"{h:g}" for h in STEPS], fontsize=7)
         axis.set_xticks([], minor=True)
     axes[0].set_ylabel("|bias of the variance|")
-    handles = {label: h for a in axes for h, label in zip(*a.get_legend_handles_labels())}  # noqa: B905
+    handles = {
+        label: h for a in axes for h, label in zip(*a.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=150)
 

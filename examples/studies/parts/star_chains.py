@@ -89,8 +89,9 @@ def run(
     sums, lost, dts = [], [], []
     for low in range(0, chains, CHUNK):
         part = slice(low, low + CHUNK)
+        begin = jax.tree.map(lambda x, part=part: x[part], starts)
         made = chain_sums(
-            kernel, functions, jax.tree.map(lambda x: x[part], starts), keys[part],  # noqa: B023
+            kernel, functions, begin, keys[part],
             jnp.asarray(burnin), jnp.asarray(steps // blocks), blocks, memory,
         )  # fmt: skip
         sums.append(np.asarray(made[0], np.float64).sum(1))
