@@ -16,6 +16,7 @@ HEAVY = {
     "flax",
     "flwr",
     "grain",
+    "matfree",
     "matplotlib",
     "numpyro",
     "orbax",

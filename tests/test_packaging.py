@@ -127,7 +127,7 @@ def test_constraints_are_exact_and_portable():
     assert not any(pin.startswith("sgmcmc==") for pin in pins)
     names = {re.sub(r"[-_.]+", "-", pin.split("==")[0]).lower() for pin in pins}
     extras = PROJECT["project"]["optional-dependencies"]
-    ours = ("demo", "plots", "blackjax", "numpyro", "flax", "docs", "dev")
+    ours = ("demo", "plots", "blackjax", "numpyro", "flax", "spectrum", "docs", "dev")
     wanted = [*PROJECT["project"]["dependencies"], *(r for extra in ours for r in extras[extra])]
     assert {re.match(r"[\w-]+", requirement).group().lower() for requirement in wanted} <= names
 
