@@ -65,6 +65,7 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.steps $(ARGS)
 	$(BIN)/python -m benchmarks.samplers $(ARGS)
+	$(BIN)/python -m benchmarks.local $(ARGS)
 
 studies: $(READY)
 	for study in $(wildcard examples/studies/*.py); do \
