@@ -5,6 +5,7 @@ from typing import Any
 from sgmcmc import clocks, convert, gradients, local, metrics, reducers, streams
 from sgmcmc.adaptive import sa_sghmc, sa_sgld, samadams
 from sgmcmc.archive import load
+from sgmcmc.batch_statistics import refresh_batch_statistics
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
 from sgmcmc.entropy_optimiser import entropy_sgd
@@ -24,6 +25,7 @@ from sgmcmc.sampler import sample
 from sgmcmc.thermostats import sgnht
 from sgmcmc.types import Batch, Blocks, Info, Kernel, State
 from sgmcmc.version import __version__
+from sgmcmc.weight_averages import cyclical_schedule, swa_schedule, weight_average
 
 __all__ = [
     "Batch",
@@ -42,6 +44,7 @@ __all__ = [
     "bub",
     "clocks",
     "convert",
+    "cyclical_schedule",
     "entropy_sgd",
     "euler_maruyama",
     "find_mode",
@@ -59,6 +62,7 @@ __all__ = [
     "psgld",
     "quicsort",
     "reducers",
+    "refresh_batch_statistics",
     "replica_exchange",
     "running_variance",
     "sa_sghmc",
@@ -72,9 +76,11 @@ __all__ = [
     "should",
     "sort",
     "streams",
+    "swa_schedule",
     "symplectic_euler",
     "ubu",
     "use_cpu_devices",
+    "weight_average",
 ]
 
 
