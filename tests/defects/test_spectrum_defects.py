@@ -38,8 +38,10 @@ def check_rules():
 
 
 def check_exhausted():
-    """One eigenvalue: one node."""
-    assert of_quadratic(np.ones(50), num_steps=20, num_probes=2).distance(np.ones(50)) < 1e-5
+    """One eigenvalue: one node, and nothing above it."""
+    found = of_quadratic(np.ones(50), num_steps=20, num_probes=2)
+    assert found.distance(np.ones(50)) < 1e-5
+    np.testing.assert_allclose(found.top, 1, rtol=1e-5)
 
 
 def _log_likelihood(w, rows):
