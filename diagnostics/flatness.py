@@ -29,7 +29,8 @@ class Flatness:
         spectrum: trace, largest eigenvalues and share near zero, each with its error.
         loss: f(x), in nats per example (of a potential: in nats).
         width: σ of the perturbation, in the parameters' units.
-        rise: E f(x + σξ) − f(x), ξ ~ N(0, 1) on every parameter; σ²/2 × trace for small σ.
+        rise: E f(x + σξ) − f(x), ξ ~ N(0, 1) on every parameter. For small σ, σ²/2 × trace of a
+            smooth f; more with ReLU, whose kinks no Hessian sees.
         rise_error: its standard error.
         local_entropy: F(x; γ) with its error, or None where none was asked for.
     """

@@ -171,17 +171,19 @@ def _decompose(
     # which is noise after the space is exhausted and would hide the end.
     lanczos = decomp.hessenberg(num_steps, reortho="full", custom_vjp=False)
 
-    def one(key: Key) -> tuple[PyTree, Array]:
+    def one(first: Array, given: tuple[Array, Array]) -> tuple[Array, Array]:
+        probe, key = given
         found = lanczos(operator, signs(key, operator.params))
         residual = jnp.sqrt(trees.dot(found.residual, found.residual))
         couplings = jnp.append(jnp.diagonal(found.J_small, -1), residual)
-        return found.Q_tall, jnp.stack([jnp.diagonal(found.J_small), couplings])
+        directions = jax.vmap(lambda q: ravel_pytree(q)[0])(found.Q_tall)
+        first = jnp.where(probe == 0, directions, first)
+        return first, jnp.stack([jnp.diagonal(found.J_small), couplings])
 
+    flat, _ = ravel_pytree(operator.params)
     keys = jax.random.split(key, num_probes)
-    directions, first = one(keys[0])
-    directions = jax.vmap(lambda q: ravel_pytree(q)[0])(directions)
-    others = jax.lax.map(lambda key: one(key)[1], keys[1:])
-    return directions, jnp.concatenate([first[None], others])
+    nothing = jnp.zeros((num_steps, len(flat)), flat.dtype)
+    return jax.lax.scan(one, nothing, (jnp.arange(num_probes), keys))
 
 
 @eqx.filter_jit

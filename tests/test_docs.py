@@ -14,6 +14,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+NEEDS = {"README.md": "sklearn", "docs/spectrum.md": "matfree", "docs/averages.md": "flax"}
 WITH_CODE = [page for page in PAGES if BLOCK.search((ROOT / page).read_text("utf-8"))]
 MODULES = sorted(
     f"{package}.{path.stem}".removesuffix(".__init__")
@@ -34,8 +35,8 @@ def blocks(page: str) -> list[str]:
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_code_runs_as_pasted(page, tmp_path):
     """All Python blocks of a page, in turn, in a new interpreter and an empty folder."""
-    if page == "README.md":
-        pytest.importorskip("sklearn")
+    if page in NEEDS:
+        pytest.importorskip(NEEDS[page])
     script = tmp_path / "pasted.py"
     script.write_text("\n".join(blocks(page)), "utf-8")
     done = subprocess.run(
