@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NEED_DATA = ("posteriordb",)
+NEED_EXTRAS = {"spectrum": "matfree"}
 STUDIES = [
     pytest.param(path, marks=[pytest.mark.data] if path.stem in NEED_DATA else [], id=path.stem)
     for path in sorted((ROOT / "examples" / "studies").glob("*.py"))
@@ -31,6 +32,8 @@ def test_notebook_runs(path, monkeypatch):
 def test_study_runs_small(path, tmp_path, request):
     """Every study runs small, reaches its figures, and leaves a record and a picture."""
     pytest.importorskip("matplotlib")
+    if path.stem in NEED_EXTRAS:
+        pytest.importorskip(NEED_EXTRAS[path.stem])
     if path.stem in NEED_DATA:
         request.getfixturevalue("data_folder")
     command = [sys.executable, str(path), "--small"]
