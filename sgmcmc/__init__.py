@@ -12,6 +12,8 @@ from sgmcmc.entropy_optimiser import entropy_sgd
 from sgmcmc.eulers import euler_maruyama, leimkuhler_matthews, sghmc, sgld, symplectic_euler
 from sgmcmc.exact import amagold, sggmc
 from sgmcmc.exchange import replica_exchange
+from sgmcmc.fitted import Fitted, NonFiniteLossError, Snapshot
+from sgmcmc.fitting import fit
 from sgmcmc.full_gradient import hmc, mala
 from sgmcmc.integrators import babo, bub, quicsort, should, sort
 from sgmcmc.interop import from_blackjax
@@ -30,11 +32,14 @@ from sgmcmc.weight_averages import cyclical_schedule, swa_schedule, weight_avera
 __all__ = [
     "Batch",
     "Blocks",
+    "Fitted",
     "Info",
     "Kernel",
     "NonFiniteError",
+    "NonFiniteLossError",
     "Posterior",
     "Run",
+    "Snapshot",
     "State",
     "__version__",
     "aboba",
@@ -48,6 +53,7 @@ __all__ = [
     "entropy_sgd",
     "euler_maruyama",
     "find_mode",
+    "fit",
     "from_blackjax",
     "gradients",
     "hmc",

@@ -38,6 +38,11 @@ class EntropyState(NamedTuple):
     outer: Array
     key: Key
 
+    @property
+    def to_evaluate(self) -> PyTree:
+        """What `sgmcmc.fit` evaluates and returns."""
+        return self.anchor
+
 
 class _Numbers(eqx.Module):
     """What `update` needs, as leaves."""

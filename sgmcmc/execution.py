@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -17,6 +13,7 @@ import numpy as np
 
 from sgmcmc import describe, trees
 from sgmcmc.drawn import DrawnArrays
+from sgmcmc.interrupts import interrupts
 from sgmcmc.loop import Carry, Inputs, Recorded, Span, run_chunk
 from sgmcmc.progress import Progress
 from sgmcmc.run import NonFiniteError, Run
@@ -94,7 +91,7 @@ def execute(continuation: Continuation, previous: Run | None, progress: bool) ->
     bar = Progress(None if settings.total_time else total - counter, progress)
     chunk_steps, failed = settings.chunk_steps or 1, np.asarray(carry.failed)
     try:
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
             while counter < total and not interrupted and not _must_stop(settings, failed):
                 if counter == settings.num_burnin:
                     carry = carry._replace(elapsed=jax.tree.map(jnp.zeros_like, carry.elapsed))
@@ -295,23 +292,3 @@ def _facts(state: State, failed: np.ndarray) -> str:
 def _kinetic_temperature(momentum: PyTree) -> Array:
     """Mean square of the whitened momenta, whose law is N(0, T)."""
     return trees.dot(momentum, momentum) / trees.size(momentum)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[bool]]:
-    """A list that is no longer empty once Ctrl-C was pressed; a second one is the usual one."""
-    pressed: list[bool] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-    usual = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: Any) -> None:
-        pressed.append(True)
-        signal.signal(signal.SIGINT, usual)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, usual)

@@ -15,9 +15,13 @@ class Progress:
         total: steps of the run; None where they are not known beforehand.
         shown: False shows nothing at all.
         file: where to write; default standard error.
+        name: what is going on.
     """
 
-    def __init__(self, total: int | None, shown: bool, file: Any = None) -> None:
+    def __init__(
+        self, total: int | None, shown: bool, file: Any = None, name: str = "sampling"
+    ) -> None:
+        self._name = name
         self._total, self._done = total, 0
         self._file = sys.stderr if file is None else file
         self._began = time.perf_counter()
@@ -29,7 +33,7 @@ class Progress:
         notebook = _in_notebook()
         if notebook or self._file.isatty():
             # Chunks last long enough: every one is drawn.
-            options = {"total": total, "mininterval": 0, "unit": " steps", "desc": "sampling"}
+            options = {"total": total, "mininterval": 0, "unit": " steps", "desc": name}
             self._bar = _bar_class(notebook)(file=None if notebook else self._file, **options)
         else:
             self._lines = True
@@ -52,7 +56,7 @@ class Progress:
                 self._next_line += 0.1
             rate = self._done / (time.perf_counter() - self._began)
             of_all = "" if self._total is None else f" of {self._total:,}"
-            line = f"sampling: {self._done:,}{of_all} steps, {rate:,.0f} steps/s, {facts}"
+            line = f"{self._name}: {self._done:,}{of_all} steps, {rate:,.0f} steps/s, {facts}"
             print(line, file=self._file, flush=True)
 
     def close(self) -> None:
