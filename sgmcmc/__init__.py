@@ -8,7 +8,7 @@ from sgmcmc.archive import load
 from sgmcmc.batch_statistics import refresh_batch_statistics
 from sgmcmc.chains import use_cpu_devices
 from sgmcmc.compensation import running_variance
-from sgmcmc.entropy_optimiser import entropy_sgd
+from sgmcmc.entropy_optimiser import entropy_sgd, entropy_sgld
 from sgmcmc.eulers import euler_maruyama, leimkuhler_matthews, sghmc, sgld, symplectic_euler
 from sgmcmc.exact import amagold, sggmc
 from sgmcmc.exchange import replica_exchange
@@ -20,6 +20,7 @@ from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import aboba, baoab, langevin, obabo, ubu
 from sgmcmc.local import local_entropy
 from sgmcmc.modes import find_mode
+from sgmcmc.parle import parle
 from sgmcmc.posterior import Posterior
 from sgmcmc.preconditioned import psgld
 from sgmcmc.run import NonFiniteError, Run
@@ -51,6 +52,7 @@ __all__ = [
     "convert",
     "cyclical_schedule",
     "entropy_sgd",
+    "entropy_sgld",
     "euler_maruyama",
     "find_mode",
     "fit",
@@ -65,6 +67,7 @@ __all__ = [
     "mala",
     "metrics",
     "obabo",
+    "parle",
     "psgld",
     "quicsort",
     "reducers",

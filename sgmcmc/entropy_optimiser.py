@@ -1,11 +1,12 @@
-"""Entropy-SGD as an optax transformation, one inner step a call.
+"""Entropy-SGD and Entropy-SGLD as optax transformations, one inner step a call.
 
 The parameters that optax moves are the *inner* iterate y; the anchor x is in the state:
 
     y ← y − h [g + γ (y − x)] + √(2hT) ξ,   μ ← (1 − a) μ + a y          L times from y = μ = x
-    x ← x − η γ (x − μ),   y = μ = x,   t ← t + 1                          on the L-th call
+    x ← x − η γ (x − μ) [+ √(2ηT/β) ξ],   y = μ = x,   t ← t + 1           on the L-th call
 
-with g the gradient at y (Chaudhari et al., arXiv 1611.01838, algorithm 1).
+with g the gradient at y (Chaudhari et al., arXiv 1611.01838, algorithm 1). With the noise in
+brackets x has approximately the law exp(βF/T) (Dziugaite and Roy, arXiv 1712.09376).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class EntropyState(NamedTuple):
     Attributes:
         anchor: x, the parameters to evaluate and to keep.
         mean: μ.
+        velocity: v of the inner momentum; () without.
         inner: () int32, inner steps since the anchor last moved.
         outer: () int32, moves of the anchor.
         key: root of the noise.
@@ -34,6 +36,7 @@ class EntropyState(NamedTuple):
 
     anchor: PyTree
     mean: PyTree
+    velocity: PyTree
     inner: Array
     outer: Array
     key: Key
@@ -44,21 +47,25 @@ class EntropyState(NamedTuple):
         return self.anchor
 
 
-class _Numbers(eqx.Module):
-    """What `update` needs, as leaves."""
+class EntropyOptimiser(eqx.Module):
+    """What `update` needs: its numbers are leaves."""
 
     learning_rate: Rate
     precision: Rate
     step_size: Array
     temperature: Array
     averaging: Array
+    momentum: Array | None
     key: Key
     num_steps: int = eqx.field(static=True)
+    absorbed: bool = eqx.field(static=True)
 
     def init(self, params: PyTree) -> EntropyState:
         trees.require_floating(params, "params")
+        velocity = () if self.momentum is None else trees.zeros_like(params)
         zero = jnp.zeros((), jnp.int32)
-        return EntropyState(trees.copy(params), trees.copy(params), zero, zero, self.key)
+        x = trees.copy(params)
+        return EntropyState(x, self.start(params), velocity, zero, zero, self.key)
 
     def update(
         self, updates: PyTree, state: EntropyState, params: PyTree = None
@@ -67,6 +74,33 @@ class _Numbers(eqx.Module):
             raise ValueError("params: got None; call update(gradient, state, params)")
         precision = self.precision(state.outer)
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.outer), state.inner)
+        velocity = state.velocity
+        if self.momentum is not None:
+            # Nesterov's: the buffer holds loss gradients alone, neither the pull nor the noise.
+            velocity = trees.axpy(self.momentum, velocity, updates)
+            updates = trees.axpy(self.momentum, velocity, updates)
+        inner_move = self.inner_move(key, updates, params, state.anchor, precision)
+        position = trees.add(params, inner_move)
+        average = lambda m, y: m + self.averaging.astype(m.dtype) * (y - m)  # noqa: E731
+        mean = jax.tree.map(average, state.mean, position)
+        last = state.inner + 1 == self.num_steps
+        either = lambda new, old: jnp.where(last, new, old)  # noqa: E731
+        moved = self.outer_step(state, mean, precision, last)
+        anchor = jax.tree.map(either, moved, state.anchor)
+        jump = jax.tree.map(jnp.subtract, anchor, params)
+        following = state._replace(
+            anchor=anchor,
+            mean=jax.tree.map(either, self.start(anchor), mean),
+            velocity=jax.tree.map(lambda v: jnp.where(last, jnp.zeros_like(v), v), velocity),
+            inner=jnp.where(last, 0, state.inner + 1),
+            outer=state.outer + last.astype(jnp.int32),
+        )
+        return jax.tree.map(either, jump, inner_move), following
+
+    def inner_move(
+        self, key: Key, gradient: PyTree, params: PyTree, anchor: PyTree, precision: Array
+    ) -> PyTree:
+        """−h [g + γ (y − x)] + √(2hT) ξ."""
         normals = noise.to_tree(noise.draw(key, params, 1, "gaussian")[0], params)
         spread = jnp.sqrt(2 * self.step_size * self.temperature)
 
@@ -74,25 +108,38 @@ class _Numbers(eqx.Module):
             force = g + precision.astype(y.dtype) * (y - x)
             return -self.step_size.astype(y.dtype) * force + spread.astype(y.dtype) * z
 
-        inner_move = jax.tree.map(move, params, state.anchor, updates, normals)
-        position = trees.add(params, inner_move)
-        average = lambda m, y: m + self.averaging.astype(m.dtype) * (y - m)  # noqa: E731
-        mean = jax.tree.map(average, state.mean, position)
-        last = state.inner + 1 == self.num_steps
-        rate = self.learning_rate(state.outer) * precision
-        anchor = jax.tree.map(
-            lambda x, m: jnp.where(last, x - rate.astype(x.dtype) * (x - m), x), state.anchor, mean
-        )
-        either = lambda new, old: jnp.where(last, new, old)  # noqa: E731
-        jump = jax.tree.map(jnp.subtract, anchor, params)
-        following = EntropyState(
-            anchor,
-            jax.tree.map(either, anchor, mean),
-            jnp.where(last, 0, state.inner + 1),
-            state.outer + last.astype(jnp.int32),
-            state.key,
-        )
-        return jax.tree.map(either, jump, inner_move), following
+        return jax.tree.map(move, params, anchor, gradient, normals)
+
+    def start(self, anchor: PyTree) -> PyTree:
+        """Where the average begins."""
+        return trees.copy(anchor)
+
+    def outer_step(
+        self, state: EntropyState, mean: PyTree, precision: Array, last: Array
+    ) -> PyTree:
+        """Where the anchor moves to; used on the last inner step alone."""
+        rate = self.learning_rate(state.outer) * (1 if self.absorbed else precision)
+        step = lambda x, m: x - rate.astype(x.dtype) * (x - m)  # noqa: E731
+        return jax.tree.map(step, state.anchor, mean)
+
+
+class EntropySampler(EntropyOptimiser):
+    """The same with noise in the outer step."""
+
+    power: Array = eqx.field(kw_only=True)
+
+    def outer_step(
+        self, state: EntropyState, mean: PyTree, precision: Array, last: Array
+    ) -> PyTree:
+        moved = super().outer_step(state, mean, precision, last)
+        rate = self.learning_rate(state.outer) / (precision if self.absorbed else 1)
+        spread = jnp.sqrt(2 * rate * self.temperature / self.power)
+        # Inner steps count from 0 to L − 1.
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.outer), self.num_steps)
+        draw = lambda: noise.draw(key, moved, 1, "gaussian")[0]  # noqa: E731
+        shape = jax.eval_shape(draw)
+        row = jax.lax.cond(last, draw, lambda: jnp.zeros(shape.shape, shape.dtype))
+        return trees.axpy(spread, noise.to_tree(row, moved), moved)
 
 
 def entropy_sgd(
@@ -104,23 +151,33 @@ def entropy_sgd(
     num_steps: int = 20,
     averaging: float = 0.25,
     temperature: float = 1e-8,
+    momentum: float = 0.0,
+    absorbed: bool = False,
 ) -> Any:
-    """Entropy-SGD, for an ordinary optax training loop.
+    """Entropy-SGD, for an ordinary optax training loop or `sgmcmc.fit`.
 
     Each call takes the gradient of one minibatch at the parameters, so L calls are one outer
     step and cost L gradients; the batches of the inner loop are those of L calls in turn.
-    Evaluate and keep `state.anchor`, never the parameters. In a chain it comes last: weight
-    decay and clipping before it act on g, anything after it would rescale the anchor's jump.
+    Evaluate and keep `state.anchor`, never the parameters (`fit` does so). In a chain it comes
+    last: weight decay and clipping before it act on g, anything after it would rescale the
+    anchor's jump.
 
     Args:
         key: `jax.random.key(seed)`, root of the noise.
         learning_rate: η > 0 of x ← x − η γ (x − μ); a number or a schedule of the outer step.
-            Where γ is absorbed into the rate η', as in the authors' programs, η = η'/γ.
         precision: γ > 0, a number or a schedule of the outer step (`sgmcmc.local.scoping`).
         step_size: h > 0 of the inner steps.
         num_steps: L ≥ 1.
         averaging: a in (0, 1].
         temperature: T ≥ 0; default the programs' ε² with ε = 1e-4.
+        momentum: m in [0, 1) of the inner steps, Nesterov's: v ← m v + g, and g + m v in the
+            place of g, with v = 0 at every outer step. The authors' programs have 0.9. With
+            m > 0 the inner loop is not Langevin dynamics at T any more, and μ no mean of the
+            localised posterior.
+        absorbed: the outer step is x ← x − η (x − μ), as in the authors' programs.
+
+    `sgmcmc.convert.entropy_sgd` has the numbers of the published forms, ready to be passed on:
+    `entropy_sgd(key, 1.0, precision=1e-3, **convert.entropy_sgd("code", 0.1)._asdict())`.
 
     Returns:
         An `optax.GradientTransformation`.
@@ -128,18 +185,84 @@ def entropy_sgd(
     Raises:
         TypeError, ValueError: bad input, by name.
     """
+    check_range(temperature, "temperature", above_zero=False)
+    given = numbers(
+        key, learning_rate, precision, step_size, num_steps, averaging, temperature, momentum,
+        absorbed,
+    )  # fmt: skip
+    return transformation(EntropyOptimiser(**given))
+
+
+def entropy_sgld(
+    key: Key,
+    learning_rate: Any,
+    *,
+    temperature: float,
+    precision: Any,
+    step_size: float,
+    power: float = 1.0,
+    num_steps: int = 20,
+    averaging: float = 0.25,
+    absorbed: bool = False,
+) -> Any:
+    """Entropy-SGLD: Entropy-SGD whose anchor is a draw from about exp(βF/T).
+
+        x ← x − η γ (x − μ) + √(2ηT/β) ξ
+
+    is a step of Langevin dynamics for that law, F the local entropy at temperature T. The
+    estimate μ is noisy and, after L steps from x, biased towards x: the law is approximate.
+    The paper's F_{γ,τ} is F/T with τ = 1/T, its τ usually √N, and its outer step ηT/β
+    (Dziugaite and Roy, arXiv 1712.09376); `sgmcmc.local.gibbs_privacy` is its privacy.
+
+    Args:
+        key, learning_rate, precision, step_size, num_steps, averaging, absorbed: as in
+            `entropy_sgd`; the anchors after every L-th call are the chain.
+        temperature: T > 0 of the inner steps and of F.
+        power: β > 0.
+
+    Returns:
+        An `optax.GradientTransformation`.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
+    """
+    check_range(temperature, "temperature", above_zero=True)
+    given = numbers(
+        key, learning_rate, precision, step_size, num_steps, averaging, temperature, 0.0, absorbed
+    )
+    return transformation(EntropySampler(**given, power=positive(power, "power")))
+
+
+def numbers(
+    key: Any,
+    learning_rate: Any,
+    precision: Any,
+    step_size: Any,
+    num_steps: Any,
+    averaging: Any,
+    temperature: Any,
+    momentum: Any,
+    absorbed: bool,
+) -> dict[str, Any]:
+    """The checked fields of an `EntropyOptimiser`."""
+    checks.count(num_steps, "num_steps", least=1)
+    check_range(momentum, "momentum", above_zero=False, below=1.0)
+    plain = not isinstance(momentum, jax.core.Tracer) and momentum == 0
+    return {
+        "learning_rate": as_rate(learning_rate, "learning_rate", above_zero=True),
+        "precision": as_rate(precision, "precision", above_zero=True),
+        "step_size": positive(step_size, "step_size"),
+        "temperature": jnp.asarray(temperature, float),
+        "averaging": positive(averaging, "averaging", most=1.0),
+        "momentum": None if plain else jnp.asarray(momentum, float),
+        "key": checks.typed_key(key),
+        "num_steps": int(num_steps),
+        "absorbed": bool(absorbed),
+    }
+
+
+def transformation(optimiser: EntropyOptimiser) -> Any:
+    """As optax has it. Its functions are pytrees: other numbers, same trace."""
     import optax  # not at the top: `import sgmcmc` is quick without it
 
-    key = checks.typed_key(key)
-    checks.count(num_steps, "num_steps", least=1)
-    check_range(temperature, "temperature", above_zero=False)
-    numbers = _Numbers(
-        as_rate(learning_rate, "learning_rate", above_zero=True),
-        as_rate(precision, "precision", above_zero=True),
-        positive(step_size, "step_size"),
-        jnp.asarray(temperature, float),
-        positive(averaging, "averaging", most=1.0),
-        key,
-        int(num_steps),
-    )
-    return optax.GradientTransformation(numbers.init, numbers.update)
+    return optax.GradientTransformation(optimiser.init, optimiser.update)

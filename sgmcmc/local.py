@@ -14,6 +14,7 @@ which is `Posterior(…).with_likelihood_power(1 / N)` without a prior.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -218,17 +219,54 @@ def local_entropy(
     return LocalEntropy(kernel, rate, share, int(num_steps), int(num_burnin))
 
 
-def scoping(initial: float, growth: float) -> Partial:
+def scoping(initial: float, growth: float, limit: float = math.inf) -> Partial:
     """γ_t = γ₀ (1 + γ₁)^t of the outer step t: a wide view first, a narrow one later.
 
     Args:
         initial: γ₀ > 0, in 1/units².
         growth: γ₁ ≥ 0, per outer step.
+        limit: the most that γ_t becomes, > 0; default no limit.
     """
     check_range(initial, "initial", above_zero=True)
     check_range(growth, "growth", above_zero=False)
-    return Partial(_grown, jnp.asarray(initial, float), jnp.asarray(growth, float))
+    if limit != math.inf:
+        check_range(limit, "limit", above_zero=True)
+    return Partial(_grown, *(jnp.asarray(x, float) for x in (initial, growth, limit)))
 
 
-def _grown(initial: Array, growth: Array, step: Array) -> Array:
-    return initial * jnp.exp(step * jnp.log1p(growth))
+def _grown(initial: Array, growth: Array, limit: Array, step: Array) -> Array:
+    return jnp.minimum(initial * jnp.exp(step * jnp.log1p(growth)), limit)
+
+
+class Privacy(NamedTuple):
+    """See `gibbs_privacy`."""
+
+    epsilon: float
+    thermal_noise: float
+
+
+def gibbs_privacy(
+    temperature: float, data_size: int, loss_range: float, power: float = 1.0
+) -> Privacy:
+    """The differential privacy of one draw from exp(βF/T): ε = 2β L_max/(T N).
+
+    F is the local entropy of the mean loss of N examples, at temperature T, which one example
+    changes by at most L_max/N. **It holds for the exact stationary law only**, by the
+    exponential mechanism: draws of `entropy_sgld` have that law approximately, and nothing is
+    guaranteed about them (Dziugaite and Roy, arXiv 1712.09376, whose τ is 1/T).
+
+    Args:
+        temperature: T > 0; the paper's is 1/√N.
+        data_size: N ≥ 1.
+        loss_range: L_max > 0, the most by which the loss of an example can vary; a cross
+            entropy has none unless it is bounded.
+        power: β > 0.
+
+    Returns:
+        `Privacy(epsilon, thermal_noise)`, the latter √(2T), by which the paper sets T.
+    """
+    numbers = {"temperature": temperature, "loss_range": loss_range, "power": power}
+    for name, value in numbers.items():
+        check_range(value, name, above_zero=True)
+    checks.count(data_size, "data_size", least=1)
+    return Privacy(2 * power * loss_range / (temperature * data_size), math.sqrt(2 * temperature))

@@ -55,6 +55,70 @@ def test_the_nested_loop():
     assert int(state[1].outer) == 200
 
 
+@pytest.mark.parametrize("outer_steps", [3, 200])
+def test_single_precision(outer_steps):
+    """E1: in float32, with noise, flat anchors are those of the nested loop to 1e-6, L = 5."""
+    gamma, h, eta, temperature = 2.0, 0.005, 0.3, 0.01
+    key = jax.random.key(7)
+    transform = sgmcmc.entropy_sgd(
+        key, eta, precision=gamma, step_size=h, num_steps=5, temperature=temperature
+    )
+    batches = np.random.default_rng(1).normal(size=(5 * outer_steps, 3)).astype(np.float32)
+    stiffness = jnp.asarray(STIFFNESS, jnp.float32)
+    start = jnp.asarray(START, jnp.float32)
+    (params, _), anchors = train(transform, start, lambda y, b: stiffness * y + b)(batches)
+
+    def outer(x, given):
+        t, rows = given
+        y = mean = x
+        for i in range(5):
+            z = jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, t), i), (3,), x.dtype)
+            force = stiffness * y + rows[i] + np.float32(gamma) * (y - x)
+            y = y - np.float32(h) * force + np.float32(np.sqrt(2 * h * temperature)) * z
+            mean = np.float32(0.75) * mean + np.float32(0.25) * y
+        x = x - np.float32(eta * gamma) * (x - mean)
+        return x, x
+
+    nested = jax.lax.scan(
+        outer, start, (jnp.arange(outer_steps, dtype=jnp.int32), batches.reshape(-1, 5, 3))
+    )[1]
+    assert anchors.dtype == nested.dtype == params.dtype == jnp.float32
+    np.testing.assert_allclose(anchors[4::5], nested, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(params, nested[-1], rtol=1e-6, atol=1e-6)
+
+
+def test_momentum():
+    """Nesterov's inside: of loss gradients alone, forgotten at every outer step; rate absorbed."""
+    gamma, h, eta, m = 2.0, 0.002, 0.6, 0.9
+    transform = sgmcmc.entropy_sgd(
+        jax.random.key(0), eta, precision=gamma, step_size=h, num_steps=5, temperature=0.0,
+        momentum=m, absorbed=True,
+    )  # fmt: skip
+    batches = np.random.default_rng(0).normal(size=(200, 3))
+    (_, state), anchors = train(transform, jnp.asarray(START), pulled)(batches)
+    x = START.copy()
+    for t in range(40):
+        y, mean, v = x.copy(), x.copy(), np.zeros(3)
+        for batch in batches[5 * t : 5 * t + 5]:
+            g = STIFFNESS * y + batch
+            v = m * v + g
+            y = y - h * (g + m * v + gamma * (y - x))
+            mean = 0.75 * mean + 0.25 * y
+        x = x - eta * (x - mean)
+        np.testing.assert_allclose(anchors[5 * t + 4], x, rtol=1e-11)
+    np.testing.assert_array_equal(state.velocity, 0.0)
+
+
+def test_published_forms_can_be_passed_on():
+    """`convert.entropy_sgd` has the names of the arguments, and the rate in either form."""
+    ends = []
+    for form, eta in (("code", 0.4), ("text_final", 0.4), ("text_v1", 0.2)):
+        made = sgmcmc.convert.entropy_sgd(form, 0.01, 0.0)._replace(temperature=0.0, averaging=0.5)
+        transform = sgmcmc.entropy_sgd(jax.random.key(0), eta, precision=2.0, **made._asdict())
+        ends.append(train(transform, jnp.asarray(START), pulled)(np.zeros((40, 3)))[0][0])
+    np.testing.assert_allclose(ends[1:], [ends[0]] * 2, rtol=1e-12)
+
+
 def test_one_outer_step_is_local_entropy():
     """Its move is η times `local_entropy`'s gradient, and μ has the known inner mean."""
     transform = sgmcmc.entropy_sgd(
@@ -104,6 +168,7 @@ def test_noise():
         ({"averaging": 1.1}, "averaging: got 1.1"),
         ({"temperature": -1.0}, "temperature: got -1.0"),
         ({"step_size": 0.0}, "step_size: got 0.0"),
+        ({"momentum": 1.0}, "momentum: got 1.0; expected a finite number ≥ 0 and < 1"),
         ({"learning_rate": -1.0}, "learning_rate: got -1.0"),
     ],
 )
