@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from sgmcmc import checks, noise, trees
 from sgmcmc.rates import Rate, as_rate, check_range, positive
@@ -262,7 +263,17 @@ def numbers(
 
 
 def transformation(optimiser: EntropyOptimiser) -> Any:
-    """As optax has it. Its functions are pytrees: other numbers, same trace."""
+    """As optax has it, of `Partial`s: other numbers are the same trace, and jax.jit takes them."""
     import optax  # not at the top: `import sgmcmc` is quick without it
 
-    return optax.GradientTransformation(optimiser.init, optimiser.update)
+    return optax.GradientTransformation(Partial(_init, optimiser), Partial(_update, optimiser))
+
+
+def _init(optimiser: EntropyOptimiser, params: PyTree) -> EntropyState:
+    return optimiser.init(params)
+
+
+def _update(
+    optimiser: EntropyOptimiser, updates: PyTree, state: EntropyState, params: PyTree = None
+) -> tuple[PyTree, EntropyState]:
+    return optimiser.update(updates, state, params)

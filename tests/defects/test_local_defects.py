@@ -98,7 +98,7 @@ def test_optimiser(kind):
         jax.random.key(0), 0.5, precision=1.0, step_size=0.01, temperature=0.0
     )
     check_optimiser(right)
-    must_fail(check_optimiser, transformation(as_a(kind, right.init.__self__)))
+    must_fail(check_optimiser, transformation(as_a(kind, right.init.args[0])))
 
 
 class PowerForgotten(EntropySampler):
@@ -111,7 +111,7 @@ class PowerForgotten(EntropySampler):
 
 def test_power_of_the_gibbs_law():
     """β forgotten; the right one passes in `tests/laws/test_entropy_sgld.py`."""
-    wrong = as_a(PowerForgotten, test_entropy_sgld.make().init.__self__)
+    wrong = as_a(PowerForgotten, test_entropy_sgld.make().init.args[0])
     must_fail(test_entropy_sgld.check_law, transformation(wrong))
 
 
@@ -128,7 +128,7 @@ def test_coupling():
     """A pull towards another point than the mean fails the recursion of Parle."""
     right = test_parle.make()
     check_coupling(right)
-    must_fail(check_coupling, transformation(as_a(Uncoupled, right.init.__self__)))
+    must_fail(check_coupling, transformation(as_a(Uncoupled, right.init.args[0])))
 
 
 def check_coupling(transform):

@@ -179,6 +179,24 @@ def test_bad_input(changed, message):
         sgmcmc.entropy_sgd(jax.random.key(0), given.pop("learning_rate"), **given)
 
 
+def test_one_trace_for_other_numbers():
+    """Its functions are pytrees, so that a fit with other numbers is not compiled anew."""
+    traces = []
+
+    def loss(y):
+        traces.append(None)
+        return jnp.sum(y**2)
+
+    for rate, gamma in ((0.1, 1.0), (0.2, 3.0)):
+        transform = sgmcmc.entropy_sgd(jax.random.key(0), rate, precision=gamma, step_size=0.1)
+        sgmcmc.fit(
+            jax.random.key(1), loss, jnp.ones(2), optimiser=transform, num_steps=3, progress=False
+        )
+        if rate == 0.1:
+            once = len(traces)
+    assert len(traces) == once
+
+
 def test_missing_params():
     """optax lets them be left out; here they are needed."""
     transform = sgmcmc.entropy_sgd(jax.random.key(0), 0.1, precision=1.0, step_size=0.1)
