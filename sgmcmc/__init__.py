@@ -15,6 +15,7 @@ from sgmcmc.exchange import replica_exchange
 from sgmcmc.fitted import Fitted, NonFiniteLossError, Snapshot
 from sgmcmc.fitting import fit
 from sgmcmc.full_gradient import hmc, mala
+from sgmcmc.gibbs import gibbs_posterior
 from sgmcmc.integrators import babo, bub, quicsort, should, sort
 from sgmcmc.interop import from_blackjax
 from sgmcmc.kernels import aboba, baoab, langevin, obabo, ubu
@@ -57,6 +58,7 @@ __all__ = [
     "find_mode",
     "fit",
     "from_blackjax",
+    "gibbs_posterior",
     "gradients",
     "hmc",
     "langevin",

@@ -116,13 +116,12 @@ def diffrax(gamma: float, u: float, step_size: float) -> Convention:
 
 
 class EntropyConvention(NamedTuple):
-    """Arguments for `sgmcmc.local_entropy` and its `sgld`, from a form of Entropy-SGD.
+    """Arguments for `sgmcmc.entropy_sgd`, or for `sgmcmc.local_entropy` and its `sgld`.
 
     Attributes:
         step_size, temperature: of the inner `sgld`.
         averaging: weight of a new inner point.
-        absorbed: whether the outer rate multiplies x − μ and not γ (x − μ): divide such a
-            rate by γ to step along ∇F.
+        absorbed: whether the outer rate multiplies x − μ and not γ (x − μ).
     """
 
     step_size: float
@@ -143,8 +142,10 @@ def entropy_sgd(
         inner_learning_rate: η′ > 0, the step of the inner loop.
         thermal_noise: ε ≥ 0.
 
-    The inner loop of the programs has Nesterov momentum beside this, which is not Langevin
-    dynamics at temperature T; here it has none.
+    What a form has beside this: the programs have Nesterov momentum, in the inner loop (see
+    `sgmcmc.entropy_sgd`; it is not Langevin dynamics at temperature T) and in the outer step
+    (not made here), and evaluate a gradient at x that they do not use; the first text adds
+    ρ ∇f(x) of another batch to the outer step (not made here).
     """
     _positive(inner_learning_rate=inner_learning_rate)
     if not (thermal_noise >= 0 and math.isfinite(thermal_noise)):

@@ -37,12 +37,14 @@ class LocalGradient(NamedTuple):
         mean: μ, the estimate of ⟨y⟩.
         position: the last inner position.
         finite: () bool, whether every inner step was finite.
+        energy: () the localised potential where the last inner step took its gradient.
     """
 
     gradient: PyTree
     mean: PyTree
     position: PyTree
     finite: Array
+    energy: Array
 
 
 class LocalValue(NamedTuple):
@@ -98,11 +100,12 @@ class LocalEntropy(eqx.Module):
             weight = self._weight(t)
             move = lambda m, y: m + weight.astype(m.dtype) * (y - m)  # noqa: E731
             mean = jax.tree.map(move, mean, info.position)
-            return (state, mean, finite & info.finite), None
+            return (state, mean, finite & info.finite), info.energy
 
-        (state, mean, finite), _ = jax.lax.scan(inner, carry, (jnp.arange(length), batches))
+        (state, mean, finite), energies = jax.lax.scan(inner, carry, (jnp.arange(length), batches))
         pull = lambda x, m: -precision.astype(m.dtype) * (x - m)  # noqa: E731
-        return LocalGradient(jax.tree.map(pull, params, mean), mean, state.position, finite)
+        gradient = jax.tree.map(pull, params, mean)
+        return LocalGradient(gradient, mean, state.position, finite, energies[-1])
 
     @eqx.filter_jit
     def value(

@@ -55,17 +55,19 @@ def test_the_nested_loop():
     assert int(state[1].outer) == 200
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.float64, 1e-14)])
 @pytest.mark.parametrize("outer_steps", [3, 200])
-def test_single_precision(outer_steps):
-    """E1: in float32, with noise, flat anchors are those of the nested loop to 1e-6, L = 5."""
+def test_flat_is_nested(outer_steps, dtype, tolerance):
+    """E1: with noise, L = 5, anchors are the nested loop's to 1e-6, in float64 to 1e-14."""
     gamma, h, eta, temperature = 2.0, 0.005, 0.3, 0.01
     key = jax.random.key(7)
     transform = sgmcmc.entropy_sgd(
         key, eta, precision=gamma, step_size=h, num_steps=5, temperature=temperature
     )
-    batches = np.random.default_rng(1).normal(size=(5 * outer_steps, 3)).astype(np.float32)
-    stiffness = jnp.asarray(STIFFNESS, jnp.float32)
-    start = jnp.asarray(START, jnp.float32)
+    batches = np.random.default_rng(1).normal(size=(5 * outer_steps, 3)).astype(dtype)
+    number = lambda value: jnp.asarray(value, dtype)  # noqa: E731
+    stiffness = jnp.asarray(STIFFNESS, dtype)
+    start = jnp.asarray(START, dtype)
     (params, _), anchors = train(transform, start, lambda y, b: stiffness * y + b)(batches)
 
     def outer(x, given):
@@ -73,18 +75,18 @@ def test_single_precision(outer_steps):
         y = mean = x
         for i in range(5):
             z = jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, t), i), (3,), x.dtype)
-            force = stiffness * y + rows[i] + np.float32(gamma) * (y - x)
-            y = y - np.float32(h) * force + np.float32(np.sqrt(2 * h * temperature)) * z
-            mean = np.float32(0.75) * mean + np.float32(0.25) * y
-        x = x - np.float32(eta * gamma) * (x - mean)
+            force = stiffness * y + rows[i] + number(gamma) * (y - x)
+            y = y - number(h) * force + number(np.sqrt(2 * h * temperature)) * z
+            mean = number(0.75) * mean + number(0.25) * y
+        x = x - number(eta * gamma) * (x - mean)
         return x, x
 
     nested = jax.lax.scan(
         outer, start, (jnp.arange(outer_steps, dtype=jnp.int32), batches.reshape(-1, 5, 3))
     )[1]
-    assert anchors.dtype == nested.dtype == params.dtype == jnp.float32
-    np.testing.assert_allclose(anchors[4::5], nested, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(params, nested[-1], rtol=1e-6, atol=1e-6)
+    assert anchors.dtype == nested.dtype == params.dtype == dtype
+    np.testing.assert_allclose(anchors[4::5], nested, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(params, nested[-1], rtol=0, atol=tolerance)
 
 
 def test_momentum():

@@ -1,0 +1,118 @@
+"""Defects of the optimisers and samplers of local entropy: each must fail a check."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sgmcmc
+from sgmcmc import trees
+from sgmcmc.entropy_optimiser import EntropyOptimiser, EntropySampler, transformation
+from sgmcmc.gibbs import GibbsKernel
+from sgmcmc.parle import Parle
+from sgmcmc.rates import Constant
+from tests.defects.test_defects import as_a, must_fail
+from tests.laws import test_entropy_sgld, test_gibbs, test_parle
+from tests.laws.test_local_entropy import START, STIFFNESS, inner_mean
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    """Laws are compared beyond single precision."""
+    with jax.enable_x64(True):
+        yield
+
+
+def check_optimiser(transform):
+    """An outer step of Entropy-SGD without noise moves the anchor as the recursion says."""
+    params = jnp.asarray(START)
+    state = transform.init(params)
+    for _ in range(20):
+        updates, state = transform.update(STIFFNESS * params, state, params)
+        params = params + updates
+    exact = START - 0.5 * (START - inner_mean(0.01, 1.0, 20, 0.25))
+    np.testing.assert_allclose(state.anchor, exact, rtol=1e-10)
+
+
+class AverageFromZero(EntropyOptimiser):
+    """The average begins at zero."""
+
+    def start(self, anchor):
+        return trees.zeros_like(anchor)
+
+
+class PushedAway(EntropyOptimiser):
+    """The γ-term pushes away from the anchor."""
+
+    def inner_move(self, key, gradient, params, anchor, precision):
+        return super().inner_move(key, gradient, params, anchor, -precision)
+
+
+@pytest.mark.parametrize("kind", [AverageFromZero, PushedAway])
+def test_optimiser(kind):
+    """The two slips of the optax form."""
+    right = sgmcmc.entropy_sgd(
+        jax.random.key(0), 0.5, precision=1.0, step_size=0.01, temperature=0.0
+    )
+    check_optimiser(right)
+    must_fail(check_optimiser, transformation(as_a(kind, right.init.args[0])))
+
+
+class PowerForgotten(EntropySampler):
+    """β is not in the outer noise."""
+
+    def outer_step(self, state, mean, precision, last):
+        plain = eqx.tree_at(lambda s: s.power, self, jnp.ones(()))
+        return EntropySampler.outer_step(plain, state, mean, precision, last)
+
+
+def test_power_of_the_gibbs_law():
+    """β forgotten; the right one passes in `tests/laws/test_entropy_sgld.py`."""
+    wrong = as_a(PowerForgotten, test_entropy_sgld.make().init.args[0])
+    must_fail(test_entropy_sgld.check_law, transformation(wrong))
+
+
+class GibbsPowerForgotten(GibbsKernel):
+    """β is not in the outer noise of the kernel."""
+
+    def drive(self, noise, state, batch):
+        plain = eqx.tree_at(lambda s: s.power, self, jnp.ones(()))
+        return GibbsKernel.drive(plain, noise, state, batch)
+
+
+class GibbsCold(GibbsKernel):
+    """T is 0 inside and outside."""
+
+    def drive(self, noise, state, batch):
+        zero = Constant(jnp.zeros(()))
+        cold = eqx.tree_at(lambda s: s.entropy.kernel.temperature, self, zero)
+        return GibbsKernel.drive(cold, noise, state, batch)
+
+
+@pytest.mark.parametrize("kind", [GibbsPowerForgotten, GibbsCold])
+def test_gibbs_posterior(kind):
+    """The kernel passes in `tests/laws/test_gibbs.py`."""
+    must_fail(test_gibbs.check_law, as_a(kind, test_gibbs.make()), 100)
+
+
+class Uncoupled(Parle):
+    """Replicas are pulled towards zero, not towards their mean."""
+
+    def outer_step(self, state, mean, precision, last):
+        moved = EntropyOptimiser.outer_step(self, state, mean, precision, last)
+        rate = self.learning_rate(state.outer) * self.coupling(state.outer)
+        return trees.axpy(-rate, state.anchor, moved)
+
+
+def test_coupling():
+    """A pull towards another point than the mean fails the recursion of Parle."""
+    right = test_parle.make()
+    check_coupling(right)
+    must_fail(check_coupling, transformation(as_a(Uncoupled, right.init.args[0])))
+
+
+def check_coupling(transform):
+    found = test_parle.run(transform, test_parle.STARTS, 3).anchor
+    mean = test_parle.KEPT**3 * test_parle.STARTS.mean(axis=0)
+    np.testing.assert_allclose(found.mean(axis=0), mean, rtol=1e-9)
