@@ -65,8 +65,8 @@ class EntropyOptimiser(eqx.Module):
         trees.require_floating(params, "params")
         velocity = () if self.momentum is None else trees.zeros_like(params)
         zero = jnp.zeros((), jnp.int32)
-        x = trees.copy(params)
-        return EntropyState(x, self.start(params), velocity, zero, zero, self.key)
+        x, mean = trees.copy(params), trees.copy(self.start(params))
+        return EntropyState(x, mean, velocity, zero, zero, self.key)
 
     def update(
         self, updates: PyTree, state: EntropyState, params: PyTree = None
@@ -113,7 +113,7 @@ class EntropyOptimiser(eqx.Module):
 
     def start(self, anchor: PyTree) -> PyTree:
         """Where the average begins."""
-        return trees.copy(anchor)
+        return anchor
 
     def outer_step(
         self, state: EntropyState, mean: PyTree, precision: Array, last: Array

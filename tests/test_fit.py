@@ -82,6 +82,25 @@ def test_one_trace_and_no_bit_changed():
     assert len(traces) == once
 
 
+def test_one_trace_where_a_state_has_weak_types():
+    """A state begun with Python's own numbers is compiled for once too."""
+    traces = []
+
+    def traced(params, rows):
+        traces.append(None)
+        return mean_loss(params, rows)
+
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda g: -0.1 * g, updates), (state[0] + 1, 0.5 * state[1])
+
+    plain = optax.GradientTransformation(lambda params: (0, 1.0), update)
+    fit(traced, optimiser=plain, chunk_steps=1, num_steps=1)
+    once = len(traces)
+    found = fit(traced, optimiser=plain, chunk_steps=1)
+    assert len(traces) == once
+    assert found.optimiser_state[0] == 12
+
+
 def test_full_batches_and_no_data():
     """Without a batch size a step sees all data; without data the loss has one argument."""
     found = fit(batch_size=None, optimiser=optax.sgd(0.5), num_steps=1)
