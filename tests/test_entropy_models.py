@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import sgmcmc
+from tests.test_fit import network
 
 _RNG = np.random.default_rng(0)
 INPUTS = _RNG.normal(size=(128, 2)).astype(np.float32)
@@ -63,7 +64,7 @@ def fitted(loss, params, num_steps):
 
 def test_equinox():
     """The arrays of a module alone, as `eqx.partition` gives them; or the module, by `fit`."""
-    model = eqx.nn.MLP(2, 2, 16, 1, activation=jax.nn.tanh, key=jax.random.key(0))
+    model = network(2, 16, 2)
     params, static = eqx.partition(model, eqx.is_inexact_array)
     assert any(x is None for x in jax.tree.leaves(params, is_leaf=lambda x: x is None))
 
@@ -74,7 +75,7 @@ def test_equinox():
     assert accuracy(jax.vmap(eqx.combine(anchor, static))) > 0.9
     whole = lambda m, batch: cross_entropy(jax.vmap(m)(batch[0]), batch[1])  # noqa: E731
     found = fitted(whole, model, 1_500)
-    assert isinstance(found, eqx.nn.MLP)
+    assert isinstance(found, eqx.nn.Sequential)
     assert accuracy(jax.vmap(found)) > 0.9
 
 
@@ -150,16 +151,18 @@ def test_sizes_of_the_published_networks():
         return layers
 
     def mnistfc():
-        return nnx.List(dense(nnx.Rngs(0), 784, 1024, 1024, 10))
+        return nnx.Sequential(*dense(nnx.Rngs(0), 784, 1024, 1024, 10))
 
     def lenet():
         rngs = nnx.Rngs(0)
         parts = convolutions(rngs, (1, 20, 5), (20, 50, 5))
-        return nnx.List(parts + dense(rngs, 50 * 2 * 2, 500, 10))
+        return nnx.Sequential(*parts, *dense(rngs, 50 * 2 * 2, 500, 10))
 
     def all_cnn():
         small, large = [(3, 96, 3), (96, 96, 3), (96, 96, 3)], [(192, 192, 3)] * 4
-        return nnx.List(convolutions(nnx.Rngs(0), *small, (96, 192, 3), *large, (192, 10, 1)))
+        return nnx.Sequential(
+            *convolutions(nnx.Rngs(0), *small, (96, 192, 3), *large, (192, 10, 1))
+        )
 
     for make, number in ((mnistfc, 1_867_786), (lenet, 132_220), (all_cnn, 1_667_166)):
         parameters = nnx.state(nnx.eval_shape(make), nnx.Param)
