@@ -14,7 +14,12 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
-NEEDS = {"README.md": "sklearn", "docs/spectrum.md": "matfree", "docs/averages.md": "flax", "docs/local.md": "flax"}
+NEEDS = {
+    "README.md": "sklearn",
+    "docs/spectrum.md": "matfree",
+    "docs/averages.md": "flax",
+    "docs/local.md": "flax",
+}
 WITH_CODE = [page for page in PAGES if BLOCK.search((ROOT / page).read_text("utf-8"))]
 MODULES = sorted(
     f"{package}.{path.stem}".removesuffix(".__init__")
