@@ -35,6 +35,11 @@ class AverageState(NamedTuple):
     number: Array
     step: Array
 
+    @property
+    def to_evaluate(self) -> PyTree:
+        """What `sgmcmc.fit` evaluates and returns."""
+        return self.average
+
 
 def weight_average(start: int, period: int) -> Any:
     """The running mean of the parameters after steps start, start + period, …, as optax has it.

@@ -147,6 +147,15 @@ def test_the_anchor_is_evaluated():
     assert evaluated(optax.adam(0.1).init(START), START) is START
 
 
+def test_the_average_is_evaluated():
+    """Of `weight_average` at the end of a chain: the mean of the parameters after steps 4 to 12."""
+    average = sgmcmc.weight_average(4, 1)
+    found = fit(optimiser=optax.chain(optax.sgd(0.1), average), num_steps=12)
+    each = [fit(optimiser=optax.sgd(0.1), num_steps=t).params["w"] for t in range(4, 13)]
+    np.testing.assert_allclose(found.params["w"], np.mean(each, axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(found.last["w"], each[-1])
+
+
 def test_evaluations():
     """At the start, every k steps and at the end, with what was spent; snapshots stay valid."""
     kept = []
