@@ -10,6 +10,7 @@ from sgmcmc.diagnostics.distance import PredictiveDistance, predictive_distance
 from sgmcmc.diagnostics.flatness import Flatness, compare_flatness, flatness
 from sgmcmc.diagnostics.learning import learning_coefficient
 from sgmcmc.diagnostics.learning_record import LearningCoefficient
+from sgmcmc.diagnostics.learning_sweep import LearningSweep, learning_sweep
 from sgmcmc.diagnostics.predictive import predictive
 from sgmcmc.diagnostics.reference import ReferenceComparison, compare_to_reference
 from sgmcmc.diagnostics.regression import Regression, regression_scores
@@ -23,6 +24,7 @@ __all__ = [
     "Classification",
     "Flatness",
     "LearningCoefficient",
+    "LearningSweep",
     "PredictiveDistance",
     "ReferenceComparison",
     "Regression",
@@ -35,6 +37,7 @@ __all__ = [
     "deep_linear_coefficient",
     "flatness",
     "learning_coefficient",
+    "learning_sweep",
     "predictive",
     "predictive_distance",
     "regression_scores",

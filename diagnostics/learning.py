@@ -9,7 +9,9 @@ posterior with likelihood power β and a flat prior, and any sampler of this lib
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from sgmcmc import checks, trees
-from sgmcmc.diagnostics.learning_record import LearningCoefficient, warn_of
+from sgmcmc.diagnostics.learning_record import LearningCoefficient, complaints
 from sgmcmc.diagnostics.statistics import statistics
 from sgmcmc.eulers import sgld
 from sgmcmc.posterior import Posterior, leading_axis
@@ -83,9 +85,38 @@ def learning_coefficient(
         FloatingPointError: no two chains stayed finite (`NonFiniteError`: none did).
 
     Warns:
-        UserWarning: w* is no minimum; λ̂ < 0; λ̂ drifts along the chains; chains were lost, or
-            are far from the others.
+        UserWarning: w* is no minimum; λ̂ < 0, or many draws have a lower loss than w*; λ̂ drifts
+            along the chains; chains were lost, or are far from the others.
     """
+    found = measure(
+        key, posterior, params, data, batch_size, num_chains, num_steps, localization,
+        inverse_temperature, step_size, num_burnin, thinning, kernel, evaluation_data,
+        chain_method, progress,
+    )  # fmt: skip
+    for message in found.warnings:
+        warnings.warn(f"learning_coefficient: {message}", UserWarning, stacklevel=2)
+    return found
+
+
+def measure(
+    key: Key,
+    posterior: Posterior,
+    params: PyTree,
+    data: PyTree,
+    batch_size: int | None = None,
+    num_chains: int = 16,
+    num_steps: int = 2_000,
+    localization: float = 1.0,
+    inverse_temperature: float | None = None,
+    step_size: float | None = None,
+    num_burnin: int | None = None,
+    thinning: int | None = None,
+    kernel: Callable[..., Any] = sgld,
+    evaluation_data: PyTree = None,
+    chain_method: str = "auto",
+    progress: bool = False,
+) -> LearningCoefficient:
+    """`learning_coefficient`, whose warnings are in the record alone."""
     key = checks.typed_key(key)
     _check(posterior, num_chains, num_steps, localization, inverse_temperature, data)
     n = posterior.data_size
@@ -108,7 +139,9 @@ def learning_coefficient(
     sampler = kernel(sampled.localized(params, localization), step_size)
     _check_temperature(sampler)
     loss, norm, fall = (
-        float(x) for x in _at_start(judge, params, seen, nbeta, float(localization))
+        # Arrays, so that other numbers are not compiled anew.
+        float(x)
+        for x in _at_start(judge, params, seen, jnp.asarray(nbeta), jnp.asarray(localization))
     )
     run = sample(
         key, sampler, params, data,
@@ -118,8 +151,7 @@ def learning_coefficient(
         chain_method=chain_method, progress=progress,
     )  # fmt: skip
     found = _result(run, nbeta, beta, float(localization), loss, norm, fall)
-    warn_of(found)
-    return found
+    return dataclasses.replace(found, warnings=complaints(found))
 
 
 def _result(
@@ -185,7 +217,7 @@ def _flat(params: PyTree) -> Array:
 
 @eqx.filter_jit
 def _at_start(
-    judge: Posterior, params: PyTree, data: PyTree, nbeta: float, localization: float
+    judge: Posterior, params: PyTree, data: PyTree, nbeta: Array, localization: Array
 ) -> tuple[Array, Array, Array]:
     """L_n(w*), the norm of g = ∇nβL_n there, and how far U falls along g: ‖g‖⁴/(2 gᵀ(H + ρ)g)."""
     tempered = lambda w: nbeta * _loss(judge, w, data)  # noqa: E731

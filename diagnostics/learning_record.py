@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from sgmcmc.run import Run
 
 # A fall of nβL along the gradient, in nats, beyond which the parameters are no minimum.
 LARGEST_FALL = 0.1
+# A share of draws below L_n(w*) beyond which w* is no minimum, though its gradient may be zero.
+LARGEST_SHARE_BELOW = 0.05
 # Drift: halves of the chains differ by this many standard errors and this share of λ̂.
 DRIFT_ERRORS, DRIFT_SHARE = 4.0, 0.05
 
@@ -36,6 +37,7 @@ class LearningCoefficient:
         fall: nats by which nβL_n + the pull falls along that gradient, to second order.
         nbeta, inverse_temperature, localization, step_size: what was used; `step_size` is
             None where the kernel's own varies.
+        warnings: what was warned of, in words.
         run: the `Run`, whose draws are losses and squared distances.
     """
 
@@ -56,6 +58,7 @@ class LearningCoefficient:
     localization: float
     step_size: float | None
     run: Run
+    warnings: tuple[str, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """The running mean of each chain's trace, and λ̂. Returns the matplotlib axes."""
@@ -65,6 +68,15 @@ class LearningCoefficient:
             ax.plot(length, np.cumsum(trace) / length, lw=0.8, alpha=0.6, color="C0")
         ax.axhline(self.estimate, color="C1", label=f"λ̂ = {self.estimate:.3g}")
         ax.set(xlabel="draws", ylabel="running λ̂ of each chain")
+        ax.legend()
+        return ax
+
+    def plot_trace(self, ax: Any = None) -> Any:
+        """nβ (L_n(w_t) − L_n(w*)) of every chain, draw by draw. Returns the matplotlib axes."""
+        ax = new_axes(ax)
+        ax.plot(self.trace.T, lw=0.4, alpha=0.5)
+        ax.axhline(self.estimate, color="k", label=f"λ̂ = {self.estimate:.3g}")
+        ax.set(xlabel="draws", ylabel="nβ (L_n(w) − L_n(w*))")
         ax.legend()
         return ax
 
@@ -79,44 +91,54 @@ class LearningCoefficient:
         )
 
 
-def warn_of(found: LearningCoefficient) -> None:
+def complaints(found: LearningCoefficient) -> tuple[str, ...]:
     """What is known to go wrong, each with its remedy."""
+    said = []
     lost = np.flatnonzero(~np.isfinite(found.per_chain)).tolist()
     if lost:
-        _say(f"chains {lost} left the finite numbers and are left out; try a smaller step_size")
+        said.append(
+            f"chains {lost} left the finite numbers and are left out; try a smaller step_size"
+        )
     if not found.fall <= LARGEST_FALL:
-        _say(
+        said.append(
             f"params: not at a minimum: the gradient of nβL has norm {found.gradient_norm:.3g}, "
             f"and the potential falls by {found.fall:.3g} nats along it; train longer"
         )
     if found.estimate < 0:
-        _say(
+        said.append(
             f"the estimate {found.estimate:.3g} is negative, and {found.share_below:.0%} of the "
             "draws have a lower loss than params: not a local minimum, or a step too large"
         )
-    apart = _apart(found.per_chain)
+    elif found.share_below > LARGEST_SHARE_BELOW:
+        said.append(
+            f"{found.share_below:.0%} of the draws have a lower loss than params: a saddle, or a "
+            "minimum that was not reached; train longer"
+        )
+    apart = chains_apart(found.per_chain)
     if apart:
-        _say(
+        said.append(
             f"chains {apart} are far from the others, and finite: a step_size at the edge of "
             "what is stable where they went; try a smaller one"
         )
-    enough = np.isfinite(found.per_chain).sum() >= 4
-    far = abs(found.drift) > DRIFT_ERRORS * found.drift_error
-    if enough and far and abs(found.drift) > DRIFT_SHARE * abs(found.estimate):
-        _say(
+    if drifts(found):
+        said.append(
             f"the second half of the draws gives {found.drift:.3g} ± {found.drift_error:.2g} more "
             "than the first: a longer num_burnin, or a larger localization if chains escape"
         )
+    return tuple(said)
 
 
-def _apart(per_chain: np.ndarray) -> list[int]:
+def drifts(found: LearningCoefficient) -> bool:
+    """Whether the halves of the chains differ, by their errors and by a share of λ̂."""
+    enough = np.isfinite(found.per_chain).sum() >= 4
+    far = abs(found.drift) > DRIFT_ERRORS * found.drift_error
+    return bool(enough and far and abs(found.drift) > DRIFT_SHARE * abs(found.estimate))
+
+
+def chains_apart(per_chain: np.ndarray) -> list[int]:
     """Chains beyond ten robust standard deviations, which rank-based R̂ does not see."""
     if np.isfinite(per_chain).sum() < 8:
         return []
     away = np.abs(per_chain - np.nanmedian(per_chain))
     # 1.4826: of a normal law, the standard deviation over the median deviation.
     return np.flatnonzero(away > 10 * 1.4826 * np.nanmedian(away)).tolist()
-
-
-def _say(message: str) -> None:
-    warnings.warn(f"learning_coefficient: {message}", UserWarning, stacklevel=4)
