@@ -102,9 +102,7 @@ class LearningSweep:
             text = f"{values[at]:.3g} ± {errors[at]:.1g}\n{verdicts[at]}"
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
             weight = "bold" if verdicts[at] == "stable" else "normal"
-            ax.text(
-                *at[::-1], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box
-            )
+            ax.text(*at[::-1], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box)
         steps, pulls = self.axes["step_size"], self.axes["localization"]
         ax.set_xticks(range(len(pulls)), [f"{x:.3g}" for x in pulls])
         ax.set_yticks(range(len(steps)), [f"{x:.3g}" for x in steps])

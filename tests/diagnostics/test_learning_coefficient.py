@@ -146,7 +146,42 @@ def test_known_values_of_crossings():
     np.testing.assert_allclose(found, [0.427488, 0.391247, 0.293265, 0.064355, 0.001076], atol=1e-5)
 
 
-@pytest.mark.parametrize(("power", "rho"), [(1, 1.0), (2, 10.0)])
+def exact_cube(powers, scale):
+    """∏ w_j^{2k_j} on [0, 1]^d, nβ = scale: −log of it is a sum of exponentials of means 2k_j."""
+    rates = [1 / (2 * k) for k in powers]
+
+    def density(u):
+        if len(set(rates)) == 1:
+            return u ** (len(rates) - 1) * np.exp(-rates[0] * u)
+        first, second = rates
+        return (np.exp(-first * u) - np.exp(-second * u)) / (second - first)
+
+    def weighted(u, moment):
+        rise = scale * np.exp(-u)
+        return rise**moment * np.exp(-rise) * density(u)
+
+    edges = [0, 3, 6, 9, 15, 30, 60, 120, 300]
+    top, bottom = (
+        sum(quad(weighted, a, b, (moment,), epsabs=0)[0] for a, b in itertools.pairwise(edges))
+        for moment in (1, 0)
+    )
+    return top / bottom
+
+
+def test_known_values_on_a_cube():
+    """Flat priors on [0, 1]^d: the slow way to λ where two directions share it."""
+    powers = [(1, 1), (1, 2), (1, 3), (2, 3), (1, 1, 1)]
+    found = [exact_cube(k, 1_000) for k in powers]
+    np.testing.assert_allclose(found, [0.387277, 0.226197, 0.155704, 0.118502, 0.287855], atol=1e-5)
+    # λ = ¼ of multiplicity 1 is reached; λ = ½ of multiplicity 2 is missed by about 1/log nβ.
+    np.testing.assert_allclose(exact_cube((1, 2), 1e12), 0.25, atol=1e-3)
+    np.testing.assert_allclose(0.5 - exact_cube((1, 1), 1e12), 1 / np.log(1e12), rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("power", "rho"),
+    [(1, 1.0), (2, 10.0), *(pytest.param(k, 1.0, marks=pytest.mark.slow) for k in (0, 2, 3))],
+)
 def test_crossings(power, rho):
     """Degenerate minima, far below d/2 = 1: the finite-n value, not its limit."""
     found = estimate(
@@ -205,13 +240,15 @@ def test_known_values_of_two_layers(rho, expected):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_zero_network():
-    """2-2-2 of rank 0: the exact value at this n, 4% below the limit of 1.5."""
-    found = linear_network(
-        (2, 2, 2), 0, step_size=0.01, kernel=BAOAB, num_steps=20_000, thinning=20
-    )
-    exact = exact_two_layers((2, 2, 2), 1.0, 10_000)
-    assert abs(found.estimate - exact) < 4 * found.standard_error
+@pytest.mark.parametrize(
+    "widths",
+    [(2, 2, 2), *(pytest.param(w, marks=pytest.mark.slow) for w in NETWORKS if w != (2, 2, 2))],
+)
+def test_zero_networks(widths):
+    """Rank 0 at n = 10⁴: the exact values, which lie some per cent below the limits."""
+    found = linear_network(widths, 0, step_size=0.01, kernel=BAOAB, num_steps=20_000, thinning=20)
+    exact = exact_two_layers(widths, 1.0, 10_000)
+    assert abs(found.estimate - exact) < 3 * found.standard_error
     assert found.standard_error < 0.03 * exact
 
 
