@@ -66,6 +66,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.steps $(ARGS)
 	$(BIN)/python -m benchmarks.samplers $(ARGS)
 	$(BIN)/python -m benchmarks.local $(ARGS)
+	$(BIN)/python -m benchmarks.learning $(ARGS)
 
 studies: $(READY)
 	for study in $(wildcard examples/studies/*.py); do \

@@ -1,0 +1,111 @@
+"""What the chains of a learning coefficient cost: 16 of them over one, and peak memory.
+
+    python -m benchmarks.learning [--rounds 5] [--steps 200] [--quick] [--json results/…json]
+
+Times: SGLD's step on the localised, tempered posterior in the library's own loop, two CPU
+devices, `chain_method="auto"`, interleaved in one process; median and quartiles over rounds of
+each round's ratio. Memory: what a process of its own has at most while `learning_coefficient`
+runs, for 2, 4 and 16 chains, beyond what it has just before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.steps import BATCH, LARGE, SMALL, interleave, library_loop, machine, problem, ratio
+
+NETWORKS = {"784-256-256-10": LARGE, "64-128-128-10": SMALL}
+CHAINS, STEP = 16, 1e-7
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
+    parser.add_argument("--json", type=Path, default=Path("results/bench_learning.json"))
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.memory:
+        print(json.dumps(memory(given.memory[0], int(given.memory[1]))))
+        return 0
+    if given.quick:
+        given.rounds, given.steps = 2, 10
+    used = {}
+    for name in NETWORKS:
+        for chains in (2, 4, CHAINS):
+            command = [sys.executable, "-m", "benchmarks.learning", "--memory", name, str(chains)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            used[f"{name}, {chains} chains"] = json.loads(done.stdout.splitlines()[-1])
+    report = {"machine": machine(), "memory": used, "ratios": times(given.rounds, given.steps)}
+    for name, row in report["ratios"].items():
+        print(f"{name:56}{row['median']:7.2f}  ({row['lower']:.2f}–{row['upper']:.2f})")
+    for name, row in used.items():
+        print(f"{name:32}{row['before']:7.0f} MiB, and {row['more']:6.0f} at most while it runs")
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(json.dumps(report, indent=2))
+    print(f"{report['machine']}\nwritten to {given.json}")
+    return 0
+
+
+def times(rounds: int, steps: int) -> dict[str, dict[str, float]]:
+    import sgmcmc
+
+    sgmcmc.use_cpu_devices(2)
+    rows = {}
+    for name, sizes in NETWORKS.items():
+        posterior, params, data = problem(sizes)
+        n = posterior.data_size
+        tempered = posterior.with_likelihood_power(1 / np.log(n)).localized(params, 100.0)
+        count = steps if sizes is LARGE else 5 * steps
+        for noise in ("gaussian", "fast"):
+            plain = sgmcmc.sgld(posterior, STEP, noise=noise)
+            kernel = sgmcmc.sgld(tempered, STEP, noise=noise)
+            runs = {
+                "plain": library_loop(plain, params, data, count),
+                "one": library_loop(kernel, params, data, count),
+                "many": library_loop(kernel, params, data, count // 5, CHAINS),
+            }
+            seconds = interleave(runs, rounds)
+            many = 5 * np.asarray(seconds["many"])
+            rows[f"{name} {noise}: {CHAINS} chains / one"] = ratio(many, seconds["one"])
+            rows[f"{name} {noise}: one / one of `sgld`"] = ratio(seconds["one"], seconds["plain"])
+    return rows
+
+
+def memory(name: str, chains: int) -> dict[str, float]:
+    """MiB at most in this process, before `learning_coefficient` and beyond that."""
+    import warnings
+
+    import jax
+
+    from sgmcmc.diagnostics import learning_coefficient
+
+    posterior, params, data = problem(NETWORKS[name])
+    jax.block_until_ready(posterior.log_density(params, data))
+    before = _peak()
+    with warnings.catch_warnings():
+        # The weights are no minimum, and it does not matter here.
+        warnings.filterwarnings("ignore", message="learning_coefficient:")
+        learning_coefficient(
+            jax.random.key(0), posterior, params, data, batch_size=BATCH, num_chains=chains,
+            num_steps=20, thinning=5, localization=100.0, step_size=STEP,
+        )  # fmt: skip
+    return {"before": before, "more": _peak() - before}
+
+
+def _peak() -> float:
+    """MiB; Linux counts in KiB, macOS in bytes."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+if __name__ == "__main__":
+    sys.exit(main())
