@@ -82,9 +82,9 @@ class LearningSweep:
         """Of the stable cells the one of the smallest standard error; None where there is none."""
         if not self.stable.any():
             return None
-        return self.cells[np.unravel_index(  # type: ignore[no-any-return]
-            np.argmin(np.where(self.stable, self.standard_error, np.inf)), self.stable.shape
-        )]  # fmt: skip
+        errors = np.where(self.stable, self.standard_error, np.inf)
+        best: LearningCoefficient = self.cells[np.unravel_index(np.argmin(errors), errors.shape)]
+        return best
 
     def plot(self, ax: Any = None, *, inverse_temperature: int = -1, batch_size: int = -1) -> Any:
         """λ̂ over step and localization, each cell with its error and its verdict.
@@ -110,18 +110,17 @@ class LearningSweep:
         return ax
 
     def __repr__(self) -> str:
-        shown = ("step_size", "localization", "beta", "batch", "estimate", "error", "R̂", "drift",
-                 "below", "verdict")  # fmt: skip
-        rows = [shown]
+        head = [*AXES, "estimate", "error", "R̂", "drift", "below", "verdict"]
+        rows = [head]
         for at in np.ndindex(self.verdict.shape):
             place = [
-                "all" if value[i] is None else f"{value[i]:.3g}"
-                for value, i in zip(self.axes.values(), at, strict=True)
+                "all" if values[i] is None else f"{values[i]:.3g}"
+                for values, i in zip(self.axes.values(), at, strict=True)
             ]
-            numbers = (self.estimate, self.standard_error, self.rhat, self.drift)
-            rows.append((*place, *(f"{x[at]:.3g}" for x in numbers), f"{self.share_below[at]:.0%}",
-                         str(self.verdict[at])))  # fmt: skip
-        widths = [max(len(row[i]) for row in rows) for i in range(len(shown))]
+            numbers = [f"{x[at]:.3g}" for x in (self.estimate, self.standard_error)]
+            numbers += [f"{self.rhat[at]:.3f}", f"{self.drift[at]:.2g}"]
+            rows.append([*place, *numbers, f"{self.share_below[at]:.0%}", str(self.verdict[at])])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = ["  ".join(x.rjust(w) for x, w in zip(row, widths, strict=True)) for row in rows]
         return "\n".join([self._headline(), *lines])
 

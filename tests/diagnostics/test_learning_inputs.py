@@ -109,6 +109,7 @@ def test_plot_and_repr():
         num_steps=2_000, num_burnin=1_000, kernel=BAOAB, step_size=0.02, num_chains=4,
     )  # fmt: skip
     assert len(found.plot().lines) == 5
+    np.testing.assert_array_equal(found.plot_trace().lines[2].get_ydata(), found.trace[2])
     assert "4 of 4 chains" in repr(found)
     assert "nβ 144.8" in repr(found)
 
