@@ -2,10 +2,12 @@
 
     python -m benchmarks.learning [--rounds 5] [--steps 200] [--quick] [--json results/…json]
 
-Times: SGLD's step on the localised, tempered posterior in the library's own loop, two CPU
-devices, `chain_method="auto"`, interleaved in one process; median and quartiles over rounds of
-each round's ratio. Memory: what a process of its own has at most while `learning_coefficient`
-runs, for 2, 4 and 16 chains, beyond what it has just before.
+Times: SGLD's step on the localised, tempered posterior and on the plain one in the library's own
+loop, two CPU devices, `chain_method="auto"`, interleaved in one process; median and quartiles
+over rounds of each round's ratio, by the clock and by processor time, which other work on the
+machine does not stretch (but two devices at work count twice). Memory: what a process of its own
+has at most while `learning_coefficient` runs, for 2, 4 and 16 chains, beyond what it has just
+before.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import json
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.steps import BATCH, LARGE, SMALL, interleave, library_loop, machine, problem, ratio
+from benchmarks.steps import BATCH, LARGE, SMALL, library_loop, machine, problem, ratio
 
 NETWORKS = {"784-256-256-10": LARGE, "64-128-128-10": SMALL}
 CHAINS, STEP = 16, 1e-7
@@ -31,6 +36,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
     parser.add_argument("--json", type=Path, default=Path("results/bench_learning.json"))
+    parser.add_argument("--times-only", action="store_true", help="no memory")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.memory:
@@ -39,7 +45,7 @@ def main() -> int:
     if given.quick:
         given.rounds, given.steps = 2, 10
     used = {}
-    for name in NETWORKS:
+    for name in () if given.times_only else NETWORKS:
         for chains in (2, 4, CHAINS):
             command = [sys.executable, "-m", "benchmarks.learning", "--memory", name, str(chains)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -70,14 +76,39 @@ def times(rounds: int, steps: int) -> dict[str, dict[str, float]]:
             kernel = sgmcmc.sgld(tempered, STEP, noise=noise)
             runs = {
                 "plain": library_loop(plain, params, data, count),
+                "plain, many": library_loop(plain, params, data, count // 5, CHAINS),
                 "one": library_loop(kernel, params, data, count),
                 "many": library_loop(kernel, params, data, count // 5, CHAINS),
             }
-            seconds = interleave(runs, rounds)
-            many = 5 * np.asarray(seconds["many"])
-            rows[f"{name} {noise}: {CHAINS} chains / one"] = ratio(many, seconds["one"])
-            rows[f"{name} {noise}: one / one of `sgld`"] = ratio(seconds["one"], seconds["plain"])
+            for clock, seconds in zip(("", ", processor"), both_times(runs, rounds), strict=True):
+                place = f"{name} {noise}{clock}"
+                rows |= {
+                    f"{place}: {CHAINS} chains / one": ratio(5 * seconds["many"], seconds["one"]),
+                    f"{place}: the same of `sgld`": ratio(
+                        5 * seconds["plain, many"], seconds["plain"]
+                    ),
+                    f"{place}: {CHAINS} chains / {CHAINS} of `sgld`": ratio(
+                        seconds["many"], seconds["plain, many"]
+                    ),
+                }
     return rows
+
+
+def both_times(
+    runs: dict[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Seconds of the clock and of the processor, of each run in each round."""
+    for run in runs.values():
+        run()
+    seconds = {name: np.zeros((2, rounds)) for name in runs}
+    for i in range(rounds):
+        for name, run in runs.items():
+            began = time.perf_counter(), time.process_time()
+            run()
+            ended = time.perf_counter(), time.process_time()
+            seconds[name][:, i] = np.subtract(ended, began)
+    wall, processor = ({name: x[k] for name, x in seconds.items()} for k in (0, 1))
+    return wall, processor
 
 
 def memory(name: str, chains: int) -> dict[str, float]:
