@@ -18,7 +18,7 @@ from .learning_networks import quietly
 EXAMPLES, INPUTS, HIDDEN, NOISE, CHAINS = 2_000, 6, 12, 0.5, 8
 TEACHERS = (1, 2, 4, 8)
 # Steps of gradient descent at rate .005, from weights of N(0, .05²).
-CHECKPOINTS = (0, 300, 1_000, 3_000, 30_000)
+CHECKPOINTS = (0, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 RATE, SCALE = 0.005, 0.05
 # Over training the pull must hold what is no minimum yet; for trained networks it is weak.
 PULL_IN_TRAINING, PULL_TRAINED = 300.0, 10.0
