@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NEED_DATA = ("posteriordb",)
-NEED_EXTRAS = {"spectrum": "matfree"}
+NEED_EXTRAS = {"spectrum": "matfree", "entropy_sgd": "matfree"}
 STUDIES = [
     pytest.param(path, marks=[pytest.mark.data] if path.stem in NEED_DATA else [], id=path.stem)
     for path in sorted((ROOT / "examples" / "studies").glob("*.py"))
