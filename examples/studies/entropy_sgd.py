@@ -29,7 +29,7 @@ from parts import entropy_problems as problems
 
 import sgmcmc
 
-PUBLISHED = {"SGD": 0.1, "Adam": 1e-3, "SWA": 0.1, "Entropy-SGD": 0.1}
+PUBLISHED = {"SGD": 0.1, "Adam": 1e-3, "SWA": 0.1, "Entropy-SGD": 0.1, methods.CONSTANT: 0.1}
 CHOOSING = 1_000  # the seed of the choice; those of the results are 0 to 4
 # Gradients; examples, Lanczos steps and probes of the spectrum.
 BUDGETS = {"digits": 4_000, "conv": 1_500, "mnistfc": 1_400}
@@ -84,7 +84,7 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     lines = []
     for name, cells in results.items():
         lines += ["", f"{name}: mean ± standard error over seeds",
-                  f"{'':12}{'rate':>7}{'gradients':>10}{'seconds':>9}{'error %':>13}{'NLL':>15}"
+                  f"{'':18}{'rate':>7}{'gradients':>10}{'seconds':>9}{'error %':>13}{'NLL':>15}"
                   f"{'train NLL':>17}{'top':>16}{'trace':>18}"
                   f"{'|λ|<1e-4':>10}{'<1e-2':>7}"]  # fmt: skip
         for method, runs in cells.items():
@@ -96,7 +96,7 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
             near = [np.mean([r["near_zero"][t] for r in runs]) for t in ("0.0001", "0.01")]
             seconds = np.mean([r["seconds"] for r in runs])
             lines.append(
-                f"{method:12}{runs[0]['rate']:>7g}{runs[0]['gradients']:>10,}{seconds:>9.1f}"
+                f"{method:18}{runs[0]['rate']:>7g}{runs[0]['gradients']:>10,}{seconds:>9.1f}"
                 + f"{values['error'][0]:>7.2f} ±{values['error'][1]:>4.2f}"
                 + f"{values['nll'][0]:>8.4f} ±{values['nll'][1]:>5.4f}"
                 + f"{values['train_nll'][0]:>10.5f} ±{values['train_nll'][1]:>5.4f}"
@@ -104,10 +104,12 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
                 + f"{values['trace'][0]:>11.1f} ±{values['trace'][1]:>5.1f}"
                 + f"{near[0]:>10.3f}{near[1]:>7.3f}"
             )
-        for other in ("SGD", "Adam", "SWA"):
-            gap, error = paired(cells, "Entropy-SGD", other)
-            word = "no difference" if abs(gap) <= 2 * error else "better" if gap < 0 else "worse"
-            lines.append(f"  Entropy-SGD − {other}: {gap:+.2f} ± {error:.2f} %: {word}")
+        for ours in ("Entropy-SGD", methods.CONSTANT):
+            for other in ("SGD", "Adam", "SWA"):
+                gap, error = paired(cells, ours, other)
+                word = "better" if gap < 0 else "worse"
+                word = "no difference" if abs(gap) <= 2 * error else word
+                lines.append(f"  {ours} − {other}: {gap:+.2f} ± {error:.2f} %: {word}")
     return "\n".join(lines)
 
 
