@@ -33,17 +33,17 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import batches, streams, trees
-from sgmcmc.curvature import draw_batches, gradient_noise, largest_curvature, slope
+from sgmcmc.curvature import Noise, draw_batches, gradient_noise, largest_curvature, slope
 from sgmcmc.limits import limits_of
 from sgmcmc.modes import find_mode
 from sgmcmc.pace import Clock, Untuned
 from sgmcmc.rates import Constant
-from sgmcmc.trial import TRIAL_STEPS, stays
+from sgmcmc.trial import TRIAL_STEPS, tried
 from sgmcmc.types import Key, PyTree
 
 MODE_STEPS, POWER_STEPS, BATCHES = 500, 30, 32
 SEARCHES, FIRST_RATE, FASTER = 8, 0.01, 10
-HALVINGS, REVISIONS, STEEPER = 6, 3, 1.1
+HALVINGS, LOOKS, SHORTER = 6, 6, 1.05
 
 
 class Tuning(NamedTuple):
@@ -71,6 +71,11 @@ class Tuning(NamedTuple):
     def halved(self) -> Tuning:
         """The same at half the step."""
         return self._replace(step_size=self.step_size / 2, halvings=self.halvings + 1)
+
+    def at(self, step_size: float) -> Tuning:
+        """The same at another step, and the friction that goes with it."""
+        friction = None if self.friction is None else 1 / (10 * step_size)
+        return self._replace(step_size=step_size, friction=friction)
 
     def __repr__(self) -> str:
         limits = ", ".join(f"{name} {limit:.3g}" for name, limit in self.limits.items())
@@ -103,7 +108,7 @@ class _Seen(NamedTuple):
 
     mode: PyTree
     curvature: float
-    noise: float
+    noise: Noise | None
     spent: int
     given: PyTree
 
@@ -139,19 +144,18 @@ def tune(
     seen = _look(keys, kernel, params, source, sampled, temperature)
     swept = stream.name not in ("with_replacement", "full") and data is not None
     sweep = streams.num_batches(*source.sizes) if swept else 0
-    friction, limits = limits_of(kernel, seen.curvature, seen.noise, temperature, sweep)
-    reason = min(limits, key=lambda name: limits[name])
-    choice = Tuning(
-        limits[reason], friction, seen.curvature, seen.noise, limits, reason, 0, float(seen.spent)
-    )
+    noise = seen.noise
+    choice = _choice(kernel, seen.curvature, noise, temperature, sweep)
     trial = batches.source(stream, batch_size, data, kernel)
     memory = jax.eval_shape(lambda p: kernel.gradient.init(kernel.posterior, p, data), seen.mode)
     remembers = sampled and bool(jax.tree.leaves(memory))
-    trials, revisions = 0, 0
+    tried_steps, looks, shortened = 0, 0, False
     while True:
-        good, steepest = stays(tuned(kernel, choice), seen.mode, trial, trial_key, temperature)
-        trials += 1
-        if not good:
+        found = tried(
+            tuned(kernel, choice), seen.mode, trial, jax.random.clone(trial_key), temperature
+        )
+        tried_steps += found.steps
+        if not found.good:
             if choice.halvings == HALVINGS:
                 raise FloatingPointError(
                     f"step_size: none found; {choice} did not stay finite, or cool, for "
@@ -160,31 +164,42 @@ def tune(
                 )
             choice = choice.halved()
             continue
-        if revisions == REVISIONS:
+        if looks == LOOKS:
             break
-        value, residual = largest_curvature(
-            kernel, steepest, seen.given, jax.random.clone(power_key), POWER_STEPS
+        looks += 1
+        value, residual, stiffest = largest_curvature(
+            kernel, found.steepest, seen.given, jax.random.clone(power_key), POWER_STEPS
         )
-        curvature, noise = float(jnp.abs(value) + residual), choice.gradient_noise
+        curvature = float(jnp.abs(value) + residual)
+        if not math.isfinite(curvature):
+            break
         if remembers:
             # At its anchor an estimator of differences has no noise at all.
-            here = gradient_noise(kernel, steepest, seen.given, data, seen.mode)
-            noise = max(noise, float(here))
-        revisions += 1
-        flatter = curvature <= STEEPER * choice.curvature
-        calmer = noise <= STEEPER * choice.gradient_noise
-        if not math.isfinite(curvature + noise) or (flatter and calmer):
+            here = gradient_noise(kernel, found.steepest, seen.given, data, seen.mode, stiffest)
+            noise = here if here.largest > choice.gradient_noise else noise
+        there = _choice(kernel, max(curvature, seen.curvature), noise, temperature, sweep)
+        there = there._replace(halvings=choice.halvings)
+        step = min(choice.step_size, there.step_size)
+        if SHORTER * step >= choice.step_size:
+            choice = there.at(step) if shortened else choice
             break
-        curvature = max(curvature, choice.curvature)
-        friction, limits = limits_of(kernel, curvature, noise, temperature, sweep)
-        reason = min(limits, key=lambda name: limits[name])
-        choice = choice._replace(
-            step_size=min(choice.step_size, limits[reason]), friction=friction,
-            curvature=curvature, gradient_noise=noise, limits=limits, reason=reason,
-        )  # fmt: skip
+        # Where a step that is too long leads is steeper than where the law is.
+        shortened = True
+        choice = there.at(max(step, choice.step_size / 2))
     count = BATCHES if sampled else 1
-    spent = seen.spent + trials * 2 * TRIAL_STEPS + revisions * 2 * POWER_STEPS * count
+    spent = seen.spent + 2 * tried_steps + looks * 2 * POWER_STEPS * count
     return choice._replace(gradient_evaluations=float(spent))
+
+
+def _choice(
+    kernel: Any, curvature: float, noise: Noise | None, temperature: float, sweep: int
+) -> Tuning:
+    """What the rules give, before any trial."""
+    pairs = [] if noise is None else [(float(s), float(bent)) for s, bent in noise]
+    friction, limits = limits_of(kernel, curvature, pairs, temperature, sweep)
+    reason = min(limits, key=lambda name: limits[name])
+    largest = 0.0 if noise is None else noise.largest
+    return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0)
 
 
 def _settled(kernel: Any, count: int) -> Any:
@@ -226,7 +241,7 @@ def _look(
             for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(mode), strict=True)
         )
         mode = found
-        value, residual = largest_curvature(
+        value, residual, stiffest = largest_curvature(
             kernel, mode, given, jax.random.clone(power_key), POWER_STEPS
         )
         curvature = float(jnp.abs(value) + residual)
@@ -249,5 +264,7 @@ def _look(
             f"step_size: none found; the curvature of U is {float(value):.3g} where the search for "
             "the mode ended, after which no step is measured. Give a step_size"
         )
-    noise = float(gradient_noise(kernel, mode, given, source.data, mode)) if sampled else 0.0
-    return _Seen(mode, curvature, noise, spent + (2 * count if sampled else 0), given)
+    if not sampled:
+        return _Seen(mode, curvature, None, spent, given)
+    noise = gradient_noise(kernel, mode, given, source.data, mode, stiffest)
+    return _Seen(mode, curvature, noise, spent + 6 * count, given)
