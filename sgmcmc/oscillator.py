@@ -94,7 +94,11 @@ def _rows(plan: Plan, kappa: float, friction: float) -> Rows:
             x, p, last = _move(step.letter, share * kappa, before, g, normals, step.noise, friction)
             if step.end is not None and share is shares[0]:
                 record = x
-    parts = (np.flatnonzero(used), slice(3, 3 + plan.num_normals), slice(3 + plan.num_normals, None))
+    parts = (
+        np.flatnonzero(used),
+        slice(3, 3 + plan.num_normals),
+        slice(3 + plan.num_normals, None),
+    )
     state = np.stack([x, p, last])[used]
     a, b, c = (state[:, part] for part in parts)
     return Rows(a, b, c, tuple(record[part] for part in parts))

@@ -137,7 +137,7 @@ def tune(
     """
     mode_key, power_key, noise_key, trial_key = jax.random.split(key, 4)
     kernel = _settled(kernel, count)
-    source = batches.Source(streams.with_replacement(), batch_size, data)
+    source = batches.Source(streams.reshuffled(), batch_size, data)
     sampled = stream.name != "full" and data is not None
     temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
     keys = mode_key, power_key, noise_key
@@ -147,8 +147,6 @@ def tune(
     noise = seen.noise
     choice = _choice(kernel, seen.curvature, noise, temperature, sweep)
     trial = batches.source(stream, batch_size, data, kernel)
-    memory = jax.eval_shape(lambda p: kernel.gradient.init(kernel.posterior, p, data), seen.mode)
-    remembers = sampled and bool(jax.tree.leaves(memory))
     tried_steps, looks, shortened = 0, 0, False
     while True:
         found = tried(
@@ -173,10 +171,10 @@ def tune(
         curvature = float(jnp.abs(value) + residual)
         if not math.isfinite(curvature):
             break
-        if remembers:
-            # At its anchor an estimator of differences has no noise at all.
-            here = gradient_noise(kernel, found.steepest, seen.given, data, seen.mode, stiffest)
-            noise = here if here.largest > choice.gradient_noise else noise
+        if sampled:
+            # At its anchor an estimator of differences has no noise at all, and where a network
+            # fits its data no gradient has much.
+            noise = gradient_noise(kernel, found.steepest, seen.given, data, seen.mode, stiffest)
         there = _choice(kernel, max(curvature, seen.curvature), noise, temperature, sweep)
         there = there._replace(halvings=choice.halvings)
         step = min(choice.step_size, there.step_size)
@@ -186,8 +184,8 @@ def tune(
         # Where a step that is too long leads is steeper than where the law is.
         shortened = True
         choice = there.at(max(step, choice.step_size / 2))
-    count = BATCHES if sampled else 1
-    spent = seen.spent + 2 * tried_steps + looks * 2 * POWER_STEPS * count
+    count = _count(source) if sampled else 1
+    spent = seen.spent + 2 * tried_steps + looks * (2 * POWER_STEPS + (5 if sampled else 0)) * count
     return choice._replace(gradient_evaluations=float(spent))
 
 
@@ -200,6 +198,11 @@ def _choice(
     reason = min(limits, key=lambda name: limits[name])
     largest = 0.0 if noise is None else noise.largest
     return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0)
+
+
+def _count(source: batches.Source) -> int:
+    """Batches of a look: whole sweeps, whose mean is that of all data, where they fit in."""
+    return BATCHES - BATCHES % min(streams.num_batches(*source.sizes), BATCHES)
 
 
 def _settled(kernel: Any, count: int) -> Any:
@@ -221,7 +224,7 @@ def _look(
 ) -> _Seen:
     """Search for the mode until it is flat enough, and measure there."""
     mode_key, power_key, noise_key = keys
-    count = BATCHES if sampled else 1
+    count = _count(source) if sampled else 1
     given = draw_batches(source, noise_key, count, sampled)
     mode, rate, spent = params, FIRST_RATE, 0
     for search in range(SEARCHES):
