@@ -3,24 +3,26 @@
 Where a search for the mode ends (it goes on while |∇U|² > dλT: a typical draw has less),
 
     λ     the largest curvature of U, in the metric's coordinates: power iteration on the mean
-          Hessian of some minibatches, plus its residual;  ω = √λ
-    s²    the largest variance of a coordinate of the gradient estimate, over minibatches
+          Hessian of some minibatches, whole sweeps where 32 hold one, plus its residual;  ω = √λ
+    s²    the variance of the gradient estimate, over minibatches: along the direction of λ, and
+          of its noisiest coordinate, each with the curvature k of U in that direction
 
 and the step is the largest that keeps all of
 
     stability        h ω (overdamped: h λ) at half of the word's limit
     discretisation   the word's own error of ⟨x²⟩ on the stiffest mode at 5%
-    gradient noise   its heat at 5%, h s²/(2γT) (overdamped: h s²/(2T)); or, where a stream
-                     sweeps through the data in K steps, whose noise adds up to 0, what it moves
-                     meanwhile, λ h⁴ s² K³/(12T) (overdamped: λ h² s² K/(6T)), and the sweep
-                     within half a period, K h ω ≤ π (overdamped: K h λ ≤ π)
+    gradient noise   its heat at 5%: h s²/(2γT) (overdamped: h s²/(2T)) with the larger s²; or,
+                     where a stream sweeps through the data in K steps and its noise adds up to
+                     0, what the word's exact law on an oscillator of curvature k gives for
+                     sweeps in random order, in the worse of the two directions
 
-Then 200 steps are made; where they leave the finite numbers, or are hotter by a quarter than
-they should be, and by two standard errors, the step is halved, six times at most. Where λ is
-larger at the trial's steepest place, it and its rules are taken from there, and the trial is
-made again, three times at most: a mode is flatter than what lies about it. Schedules of
-temperature and friction count with what they are at the end of the burn-in. All of it follows
-from the key.
+Then a chain makes 200 steps. Where it leaves the finite numbers the step is halved; where it
+is a quarter too hot, 16 more chains decide: halved where their mean is, too, and by four of
+its standard errors; six halvings at most. At the trial's steepest place λ and s² are measured
+again, since a mode is flatter and quieter than what lies about it. Where they ask for a shorter
+step it is shortened, by half at most at a time, for where too long a step leads is no place of
+the law; and the trial is made again, six times at most. Schedules of temperature and friction
+count with what they are at the end of the burn-in. All of it follows from the key.
 """
 
 from __future__ import annotations
@@ -51,8 +53,9 @@ class Tuning(NamedTuple):
 
     Attributes:
         step_size, friction: chosen; `friction` is None where it was given or there is none.
-        curvature: λ with its residual, in the metric's coordinates.
-        gradient_noise: s², largest over coordinates.
+        curvature: λ with its residual, in the metric's coordinates: at the mode, or where the
+            step was shortened at the last trial's steepest place.
+        gradient_noise: s², the larger of the two, at the same place.
         limits: the step that each rule allows.
         reason: the rule that decided, with how often the step was halved after it.
         halvings: of the trial, and of chains that diverged in the burn-in.
@@ -270,4 +273,4 @@ def _look(
     if not sampled:
         return _Seen(mode, curvature, None, spent, given)
     noise = gradient_noise(kernel, mode, given, source.data, mode, stiffest)
-    return _Seen(mode, curvature, noise, spent + 6 * count, given)
+    return _Seen(mode, curvature, noise, spent + 5 * count, given)

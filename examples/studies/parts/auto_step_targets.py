@@ -137,7 +137,7 @@ def logistic(batch: int | None) -> Target:
     )  # fmt: skip
     return Target(
         posterior, model.init, data, batch, "full" if batch is None else "reshuffled",
-        metrics.identity(), 1_000, 20, against(np.asarray(exact.draws), vector),
+        metrics.identity(), 2_000, 10, against(np.asarray(exact.draws), vector),
     )  # fmt: skip
 
 
@@ -152,6 +152,6 @@ def published(folder: Path, name: str) -> Target:
     return Target(
         problem.posterior, lambda key: unravel(flat + factor @ jax.random.normal(key, flat.shape)),
         problem.data, batch, "full" if batch is None else "reshuffled",
-        metrics.dense(at.covariance), 1_000, 20,
+        metrics.dense(at.covariance), 2_000, 10,
         against(posteriordb.reference_draws(folder, name), problem.transform),
     )  # fmt: skip
