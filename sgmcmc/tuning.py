@@ -166,6 +166,7 @@ def tune(
             choice = choice.halved()
             continue
         if looks == LOOKS:
+            choice = choice.at(min(choice.limits.values())) if shortened else choice
             break
         looks += 1
         value, residual, stiffest = largest_curvature(

@@ -236,7 +236,28 @@ def test_curvature_is_that_of_where_chains_go():
         jax.random.key(0), sgmcmc.baoab(posterior, None, friction="auto"), jnp.zeros(20), **OPTIONS
     )
     assert run.tuning.curvature >= 2.9
-    assert run.tuning.step_size <= 1.01 / np.sqrt(run.tuning.curvature)
+    assert 0.5 <= run.tuning.step_size * np.sqrt(run.tuning.curvature) <= 1.01
+
+
+def test_where_too_long_a_step_leads_is_no_place_of_the_law(monkeypatch):
+    """Were curvature 10⁴ times as large at the first trial's steepest place: half the step, no less.
+
+    That is looked at again, and there the curvature is that of N(0, 1) as everywhere.
+    """
+    calls = []
+
+    def once(*arguments):
+        calls.append(0)
+        value, residual, vector = curvature.largest_curvature(*arguments)
+        return value * (1e4 if len(calls) == 2 else 1), residual, vector
+
+    monkeypatch.setattr(sgmcmc.tuning, "largest_curvature", once)
+    posterior = sgmcmc.Posterior.from_log_density(Partial(oscillators, jnp.ones(3)))
+    kernel = sgmcmc.baoab(posterior, None, friction="auto")
+    run = sgmcmc.sample(jax.random.key(0), kernel, jnp.ones(3), **OPTIONS)
+    assert len(calls) == 3
+    np.testing.assert_allclose(run.tuning.step_size, 0.5, rtol=0.01)
+    np.testing.assert_allclose(run.tuning.friction, 0.1 / run.tuning.step_size, rtol=1e-6)
 
 
 def test_a_chain_lost_in_the_burnin_starts_again_at_half_the_step():
