@@ -240,7 +240,7 @@ def test_curvature_is_that_of_where_chains_go():
 
 
 def test_where_too_long_a_step_leads_is_no_place_of_the_law(monkeypatch):
-    """Were curvature 10⁴ times as large at the first trial's steepest place: half the step, no less.
+    """Were curvature 10⁴ times as large at the first trial's steepest place: half the step.
 
     That is looked at again, and there the curvature is that of N(0, 1) as everywhere.
     """
