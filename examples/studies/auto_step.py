@@ -44,7 +44,8 @@ import sgmcmc
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 LIMITS = {"mean": 0.1, "sd": 0.1, "standard_errors": 3.0, "norm": 0.02, "loss": 0.02,
-          "labels": 0.2, "share": 0.5, "reference_rhat": 1.1}  # fmt: skip
+          "labels": 0.2, "share": 0.5, "reference_rhat": 1.1,
+          "network_rhat": 1.5}  # fmt: skip
 SMALL_TARGETS = ("gaussian, condition 100",)
 
 
@@ -124,6 +125,8 @@ def verdict(result: dict) -> dict:
     if chosen.get("reference_rhat", 1.0) > LIMITS["reference_rhat"]:
         rhat = chosen["reference_rhat"]
         return {"share": None, "failure": f"no verdict: the reference's R̂ is {rhat:.2f}"}
+    if "norm_ratio" in chosen and chosen["rhat"] > LIMITS["network_rhat"]:
+        return {"share": None, "failure": f"no verdict: its own R̂ is {chosen['rhat']:.2f}"}
     share = share_of_best(rows)
     found = {"share": share, "share_by_parameters": share_of_best(rows, directions=False)}
     if not unbiased(chosen):
@@ -220,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = SMALL_TARGETS if options.small else names(None if data is None else Path(data))
     chosen = [name for name in chosen if options.only is None or options.only in name]
     print(f"{len(chosen)} targets × {len(FACTORS)} steps; about "
-          f"{'20 seconds' if options.small else '30 minutes'} on two idle cores.")  # fmt: skip
+          f"{'20 seconds' if options.small else '10 minutes'} on two idle cores.")  # fmt: skip
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "auto_step.json"
     head = json.loads(json.dumps({**header(), "small": options.small}))
