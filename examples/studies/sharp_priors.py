@@ -20,6 +20,7 @@ exit code is 1 where something that was asked is missed.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -31,7 +32,7 @@ from typing import Any
 import jax
 from parts.mnist_runs import load
 from parts.sharp_report import criteria, draw, table
-from parts.sharp_runs import PRIORS, SAMPLERS, Setting, cell, problem
+from parts.sharp_runs import PRIORS, SAMPLERS, Problem, Setting, cell, problem
 from parts.star_chains import kept
 
 import sgmcmc
@@ -69,25 +70,28 @@ def grid(network: str, sampler: str) -> list[float]:
     return PSGLD if sampler == "pSGLD" else STEPS[network]
 
 
+def make(group: Group, setting: Setting, problems: list[Problem], data: Any, *what: Any) -> Any:
+    """One cell, with its problem made for the first that needs it."""
+    if not problems:
+        problems.append(problem(setting, group[1], data, group[2]))
+    return {"level": problems[0].level, **cell(problems[0], *what)}
+
+
 def measure(group: Group, data: Any, folder: Path, only_kept: bool) -> dict[str, Any]:
     """Cells of a network, prior and seed by sampler and step; those on disk are not made again."""
-    network, prior, seed = group
-    setting, found, given = SETTINGS.get(network, DIGITS), {}, None
+    setting, found, problems = SETTINGS.get(group[0], DIGITS), {}, []
+    name = " ".join(map(str, group))
     for sampler in SAMPLERS:
         found[sampler] = {}
-        for h in grid(network, sampler):
+        for h in grid(group[0], sampler):
             plan = {"group": group, "setting": setting, "sampler": sampler, "h": h}
-            path = folder / f"{network} {prior} {seed}".replace(" ", "_") / f"{sampler} {h:g}.json"
-            if not path.exists():
-                if only_kept:
-                    continue
-                given = given or problem(setting, prior, data, seed)
-            row = kept(
-                path, plan, lambda s=sampler, x=h: {"level": given.level, **cell(given, s, x)}
-            )
-            found[sampler][h] = row
+            path = folder / name.replace(" ", "_") / f"{sampler} {h:g}.json"
+            if only_kept and not path.exists():
+                continue
+            compute = functools.partial(make, group, setting, problems, data, sampler, h)
+            row = found[sampler][h] = kept(path, plan, compute)
             said = f"NLL {row['nll']:.4f}" if "nll" in row else f"lost at step {row['first']}"
-            print(f"{network} {prior} {seed} {sampler} {h:g}: {said}, {row['seconds']:.1f} s",
+            print(f"{name} {sampler} {h:g}: {said}, {row['seconds']:.1f} s",
                   file=sys.stderr, flush=True)  # fmt: skip
     return found
 

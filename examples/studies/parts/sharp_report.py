@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from parts.sharp_runs import SAMPLERS, Usable, usable
 
 SGLD, ASKED = "SGLD", "SA-SGLD r=1"

@@ -10,9 +10,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from parts.mnist_runs import descend
 
 import sgmcmc
+from parts.mnist_runs import descend
 from sgmcmc import clocks, diagnostics, metrics, models, trees
 
 PRIORS = {
