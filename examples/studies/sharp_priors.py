@@ -42,11 +42,11 @@ SETTINGS = {
     MLP: Setting((784, 32, 32, 10), None, (6_000, 0.1), 100, 1_000, 20, 4),
     CNN: Setting((), 6_000, (6_000, 0.1), 50, 300, 10, 4),
 }
-MIDDLE = [1e-6, 3.2e-6, 5.6e-6, 1e-5, 1.3e-5, 1.8e-5, 3.2e-5]
 STEPS = {
-    MLP: [*MIDDLE, 1e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1],
+    MLP: [1e-6, 3.2e-6, 5.6e-6, 1e-5, 1.3e-5, 1.8e-5, 3.2e-5,
+          1e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1],
     CNN: [1e-6, 1e-5, 3.2e-5, 1e-4, 1.8e-4, 3.2e-4, 1e-3, 1e-2, 3.2e-2, 1e-1],
-}
+}  # fmt: skip
 # pSGLD's are of a preconditioned gradient, whose entries are of order 1.
 PSGLD = [1e-4, 1e-3, 3.2e-3, 5.6e-3, 1e-2, 1.8e-2, 3.2e-2, 1e-1]
 SEEDS = (0, 1, 2)
