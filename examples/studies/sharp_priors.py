@@ -4,9 +4,9 @@
 
 MNIST under Laplace, Student-t and horseshoe-like priors at T = 1: an MLP 784-32-32-10 on all
 60,000 images with three seeds, and a small convolutional network on the first 6,000 (Laplace,
-one seed). Chains begin after one epoch of SGD over the first 6,000 images, where the mean test
-NLL is about .4, and make the same number of steps at each step size; their draws are those of
-the second half. SA-SGLD has the papers' ψ (m = .1, M = 10, r = .25), and one with r = 1,
+one seed). Chains begin after one epoch of SGD over the first 6,000 images, with test NLLs near
+.4, and make the same number of steps at each step size; their draws are those of the second
+half. SA-SGLD has the papers' ψ (m = .1, M = 10, r = .25), and one with r = 1,
 m = 1e-3, M = 1e3; both clocks remember ten steps, and their Ω is such that ζ = 1, and so dt =
 Δτ, at the start.
 
@@ -45,7 +45,7 @@ SETTINGS = {
 STEPS = {
     MLP: [1e-6, 3.2e-6, 5.6e-6, 1e-5, 1.3e-5, 1.8e-5, 3.2e-5,
           1e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1],
-    CNN: [1e-6, 1e-5, 3.2e-5, 1e-4, 1.8e-4, 3.2e-4, 1e-3, 1e-2, 3.2e-2, 1e-1],
+    CNN: [1e-6, 1e-5, 3.2e-5, 5.6e-5, 1e-4, 1.8e-4, 3.2e-4, 1e-3, 1e-2, 1e-1],
 }  # fmt: skip
 # pSGLD's are of a preconditioned gradient, whose entries are of order 1.
 PSGLD = [1e-4, 1e-3, 3.2e-3, 5.6e-3, 1e-2, 1.8e-2, 3.2e-2, 1e-1]
