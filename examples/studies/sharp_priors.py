@@ -3,12 +3,11 @@
     make study NAME=sharp_priors [ARGS=--small]        SGMCMC_DATA names the data folder
 
 MNIST under Laplace, Student-t and horseshoe-like priors at T = 1: an MLP 784-32-32-10 on all
-60,000 images with three seeds, and a small convolutional network on the first 6,000 (Laplace,
-one seed). Chains begin after one epoch of SGD over the first 6,000 images, with test NLLs near
-.4, and make the same number of steps at each step size; their draws are those of the second
-half. SA-SGLD has the papers' ψ (m = .1, M = 10, r = .25), and one with r = 1,
-m = 1e-3, M = 1e3; both clocks remember ten steps, and their Ω is such that ζ = 1, and so dt =
-Δτ, at the start.
+60,000 images with three seeds, and a small convolutional network on the first 6,000 at 14 × 14
+pixels (Laplace, one seed). Chains begin after one epoch of SGD over the first 6,000 images and
+make the same number of steps at each step size; draws are those of the second half. SA-SGLD has
+the papers' ψ (m = .1, M = 10, r = .25), and one with r = 1, m = 1e-3, M = 1e3; both clocks
+remember ten steps, and their Ω is such that ζ = 1, and so dt = Δτ, at the start.
 
 Asked of SA-SGLD with r = 1, for each prior, by medians over the seeds: that it is finite at a
 step ≥ 5 × the least at which SGLD is not; a usable range, in which the NLL is within .02 of its
@@ -40,7 +39,7 @@ import sgmcmc
 MLP, CNN = "784-32-32-10", "convolutional"
 SETTINGS = {
     MLP: Setting((784, 32, 32, 10), None, (6_000, 0.1), 100, 1_000, 20, 4),
-    CNN: Setting((), 6_000, (6_000, 0.1), 50, 300, 10, 4),
+    CNN: Setting((), 6_000, (6_000, 0.1), 50, 400, 10, 4),
 }
 STEPS = {
     MLP: [1e-6, 3.2e-6, 5.6e-6, 1e-5, 1.3e-5, 1.8e-5, 3.2e-5,
