@@ -44,7 +44,8 @@ SETTINGS = {
 STEPS = {
     MLP: [1e-6, 3.2e-6, 5.6e-6, 1e-5, 1.3e-5, 1.8e-5, 3.2e-5,
           1e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1],
-    CNN: [1e-6, 1e-5, 3.2e-5, 5.6e-5, 1e-4, 1.8e-4, 3.2e-4, 1e-3, 1e-2, 1e-1],
+    CNN: [1e-6, 1e-5, 3.2e-5, 4.2e-5, 5.6e-5, 7.5e-5, 1e-4, 1.3e-4, 1.8e-4, 2.4e-4, 3.2e-4,
+          1e-3, 1e-2, 1e-1, 1.0, 10.0],
 }  # fmt: skip
 # pSGLD's are of a preconditioned gradient, whose entries are of order 1.
 PSGLD = [1e-4, 1e-3, 3.2e-3, 5.6e-3, 1e-2, 1.8e-2, 3.2e-2, 1e-1]
