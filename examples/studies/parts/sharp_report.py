@@ -130,6 +130,8 @@ def criteria(found: Found) -> tuple[list[str], list[str]]:
             each = ", ".join(f"{v:.3g}" for v in values)
             good = holds(middle)
             line = f"{name}: {what}: {middle:.3g} ({each}); asked {asked}"
+            if math.isnan(middle):
+                line = f"{name}: {what}: not judged, SGLD was lost at no step; asked {asked}"
             said.append(line + ("" if good else ": MISSED"))
             if not good:
                 missed.append(line)
