@@ -11,6 +11,9 @@ Such kernels are exact at any step, so that the step is a matter of efficiency a
 of 8 chains; the same places and numbers for every step. The step is doubled or halved until the
 target lies between two, then halved by ratio until it is met within .05. It is never longer than
 9/10 of the limit of stability, 2/ω, for `mala` 2/λ: there the last direction to fail is one of many.
+
+`friction="auto"` is ω/10, what 1/(10 h) is where curvature decides: heat from gradient noise, which
+more friction would take up, is refused instead.
 """
 
 from __future__ import annotations
@@ -56,18 +59,21 @@ def tune_acceptance(
     _, places = walk(tuned(settled(word, count), choice), _nothing, mode, source, walk_key)
     spent = choice.gradient_evaluations + 2 * WALKERS * TRIAL_STEPS
     target, guess, most = _aims(kernel, choice, trees.size(mode))
-    if isinstance(kernel, FullGradientKernel):
-        choice = choice._replace(friction=None)
+    friction = None
+    if isinstance(kernel, CorrectedKernel) and choice.friction is not None:
+        friction = math.sqrt(choice.curvature) / 10
+    choice = choice._replace(friction=friction)
     source = batches.source(stream, batch_size, data, kernel)
     passes = streams.num_batches(*source.sizes) if data is not None else 1
     cost = kernel.gradient_evaluations + getattr(kernel, "full_energies", 0) * passes / 3
 
     def measure(step: float) -> float:
-        made = tuned(kernel, choice.at(step))
+        made = tuned(kernel, choice._replace(step_size=step))
         return float(_acceptance(made, places, source, jax.random.clone(steps_key)))
 
     step, found, tries = _met(measure, guess, most, target)
-    return choice.at(step)._replace(
+    return choice._replace(
+        step_size=step,
         limits={"stability": most, "acceptance": step},
         reason="acceptance" if step < most else "stability",
         halvings=0,

@@ -55,7 +55,7 @@ def tune_adaptive(
     given = tuned(settled(fixed, count), choice)
     (observed, square), _ = walk(given, Monitor(kernel.clock, given.metric), mode, source, walk_key)
     level = jax.tree.map(lambda x: x / kernel.clock.alpha, observed)
-    psi = float(kernel.clock.weight(level))
+    psi = typical(kernel.clock, level)
     mean = jnp.mean(jnp.stack(jax.tree.leaves(level)))
     kernel, start = settled(kernel, count), kernel.clock.start
     temperature = float(kernel.temperature(0))
@@ -96,6 +96,11 @@ def _followed(toy: AdaptiveKernel, choice: Tuning, psi: float, key: Key) -> floa
         f"stiffest mode at any step tried, down to {step:.3g}. Give a step_size, more friction, or "
         "a clock whose α is smaller, or ψ flatter"
     )
+
+
+def typical(clock: AdaptiveClock, level: PyTree) -> float:
+    """ψ at the mean level of ζ."""
+    return float(clock.weight(level))
 
 
 def unpaced(kernel: AdaptiveKernel) -> SplittingKernel:

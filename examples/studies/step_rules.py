@@ -68,16 +68,16 @@ def kernels(posterior) -> dict:
     )
     clock = lambda h: sgmcmc.clocks.samadams(h, alpha=10.0)  # noqa: E731
     return {
-        "samadams": (lambda h, f: sgmcmc.samadams(posterior, clock(h), friction=f), 10),
-        "sa_sghmc": (lambda h, f: sgmcmc.sa_sghmc(posterior, clock(h), friction=f), 10),
-        "sa_sgld": (lambda h, f: sgmcmc.sa_sgld(posterior, clock(h)), 200),
-        "psgld": (lambda h, f: sgmcmc.psgld(posterior, h, metric=frozen), 50),
+        "samadams": (lambda h, f: sgmcmc.samadams(posterior, clock(h), friction=f), 5),
+        "sa_sghmc": (lambda h, f: sgmcmc.sa_sghmc(posterior, clock(h), friction=f), 5),
+        "sa_sgld": (lambda h, f: sgmcmc.sa_sgld(posterior, clock(h)), 100),
+        "psgld": (lambda h, f: sgmcmc.psgld(posterior, h, metric=frozen), 20),
         "psgld, own metric": (
-            lambda h, f: sgmcmc.psgld(posterior, h, metric=metrics.position_dependent(scaled)), 50,
+            lambda h, f: sgmcmc.psgld(posterior, h, metric=metrics.position_dependent(scaled)), 20,
         ),
-        "amagold": (lambda h, f: sgmcmc.amagold(posterior, h, 10, friction=f), 2),
-        "sggmc": (lambda h, f: sgmcmc.sggmc(posterior, h, 10, friction=f), 2),
-        "mala": (lambda h, f: sgmcmc.mala(posterior, h), 20),
+        "amagold": (lambda h, f: sgmcmc.amagold(posterior, h, 10, friction=f), 1),
+        "sggmc": (lambda h, f: sgmcmc.sggmc(posterior, h, 10, friction=f), 1),
+        "mala": (lambda h, f: sgmcmc.mala(posterior, h), 10),
         "hmc": (lambda h, f: sgmcmc.hmc(posterior, h, 3), 5),
         "replica_exchange": (replicas, 1),
     }  # fmt: skip
