@@ -1,10 +1,10 @@
 """`step_size=None`: which rule chooses for which kernel.
 
-    words, Euler's schemes     curvature, the word's own error, gradient noise (`tuning`)
-    adaptive clocks            Δτ = h/ψ̄, h that of the word without Z (`tune_adaptive`)
-    psgld                      Euler's rule in the metric at the mode (`tune_preconditioned`)
-    amagold, sggmc, mala, hmc  acceptance (`tune_acceptance`)
-    replica_exchange           the shorter of its kernel's at the lowest and highest temperature
+words, Euler's schemes     curvature, the word's own error, gradient noise (`tuning`)
+adaptive clocks            Δτ = h/ψ̄, h that of the word without Z (`tune_adaptive`)
+psgld                      Euler's rule in the metric at the mode (`tune_preconditioned`)
+amagold, sggmc, mala, hmc  acceptance (`tune_acceptance`)
+replica_exchange           the shorter of its kernel's at the lowest and highest temperature
 """
 
 from __future__ import annotations

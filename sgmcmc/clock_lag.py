@@ -66,9 +66,7 @@ def oscillator(
     number = lambda x: jnp.asarray(x, dtype=float)  # noqa: E731
     clock = kernel.clock
     temperature = kernel.temperature(jnp.zeros((), jnp.int32))
-    monitor = Share(
-        number(level), number(share), number(curvature) * temperature, clock.exponent
-    )
+    monitor = Share(number(level), number(share), number(curvature) * temperature, clock.exponent)
     own = {name: getattr(clock, name) for name in ("alpha", "shortest", "longest", "power")}
     paced = AdaptiveClock(
         **own, step_size=Constant(number(1.0)), exponent=clock.exponent, scale=None,
@@ -96,7 +94,7 @@ def at(kernel: AdaptiveKernel, step_size: float, friction: float | None) -> Adap
 def variance(kernel: AdaptiveKernel, key: Key) -> Array:
     """⟨x²⟩ λ/T of weighted draws, to about 1%; chains begin in the mode's own law."""
     temperature = kernel.temperature(jnp.zeros((), jnp.int32))
-    unit = temperature / kernel.posterior.log_prior.curvature
+    unit = temperature / kernel.posterior.log_prior.curvature  # type: ignore[attr-defined]
 
     def one(key: Key) -> tuple[Array, Array]:
         place_key, state_key, steps_key = jax.random.split(key, 3)

@@ -51,7 +51,7 @@ def tune_acceptance(
     batch_size: int,
     count: int,
 ) -> Tuning:
-    """Choose h; arguments and errors as `tuning.tune`. `found` has the acceptance and its target."""
+    """Choose h; arguments and errors as `tuning.tune`. `found`: the acceptance, and its target."""
     look_key, walk_key, steps_key = jax.random.split(key, 3)
     kernel, word = settled(kernel, count), _uncorrected(kernel)
     choice, mode = tune_and_mode(look_key, word, params, data, stream, batch_size, count)

@@ -58,7 +58,7 @@ def tune_adaptive(
     psi = typical(kernel.clock, level)
     mean = jnp.mean(jnp.stack(jax.tree.leaves(level)))
     kernel, start = settled(kernel, count), kernel.clock.start
-    temperature = float(kernel.temperature(0))
+    temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
     share = min(1.0, choice.curvature * temperature / float(square))
     mean_observed = float(mean * kernel.clock.alpha)
     toy = clock_lag.oscillator(kernel, choice.curvature, mean_observed, share)

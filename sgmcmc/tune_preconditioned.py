@@ -21,7 +21,6 @@ import jax.numpy as jnp
 
 from sgmcmc import batches, metrics, streams
 from sgmcmc.curvature import hessian_product
-from sgmcmc.pace import Untuned
 from sgmcmc.preconditioned import PreconditionedKernel
 from sgmcmc.preconditioners import Preconditioner, RMSProp, RMSPropMemory
 from sgmcmc.splitting import SplittingKernel, extend
@@ -48,7 +47,7 @@ def tune_preconditioned(
     sampled = stream.name != "full" and data is not None
     temperature = float(plain.temperature(0))
     keys = tuple(jax.random.split(look_key, 3))
-    seen = look(keys, plain, params, source, sampled, temperature)  # type: ignore[arg-type]
+    seen = look(keys, plain, params, source, sampled, temperature)
     square = _stationary_square(plain, seen.mode, seen.given, data, probe_key)
     memory = _memory(kernel.metric, square, seen.mode)
     # With g² = V there the running mean stays where it is.
@@ -58,9 +57,7 @@ def tune_preconditioned(
     choice, mode = tune_and_mode(tune_key, frozen, seen.mode, data, stream, batch_size, count)
     spent = seen.spent + 2 * PROBES * (BATCHES if sampled else 1)
     choice = choice._replace(gradient_evaluations=choice.gradient_evaluations + spent)
-    warm = extend(
-        settled(kernel, count), PreconditionedKernel, metric=Begun(kernel.metric, memory)
-    )
+    warm = extend(settled(kernel, count), PreconditionedKernel, metric=Begun(kernel.metric, memory))
     source = batches.source(stream, batch_size, data, kernel)
     return verified(warm, choice, mode, source, trial_key, WARMER)[0]
 
