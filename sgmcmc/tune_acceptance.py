@@ -1,6 +1,6 @@
 """`step_size=None` with a Metropolis correction: a step by how often it is accepted.
 
-Such kernels are exact at any step, so that the step is a matter of efficiency alone:
+Such kernels are exact at any step: it is a matter of efficiency alone.
 
     mala            .574 of all steps accepted (Roberts and Rosenthal 1998), first try d^{−1/3}/λ
     hmc             .8 (Hoffman and Gelman 2014, arXiv 1111.4246), first try d^{−1/4}/ω
@@ -9,11 +9,11 @@ Such kernels are exact at any step, so that the step is a matter of efficiency a
 λ = ω² is the largest curvature. Chains of BAOAB (of OBABO) with a step by the rules of
 `sgmcmc.tuning` go from the mode to where acceptance is measured, over 50 steps (blocks) of each
 of 8 chains; the same places and numbers for every step. The step is doubled or halved until the
-target lies between two, then halved by ratio until it is met within .05. It is never longer than
-9/10 of the limit of stability, 2/ω, for `mala` 2/λ: there the last direction to fail is one of many.
+target lies between two, then bisected (its logarithm) until it is met within .05. It is at most
+9/10 of the limit of stability, which is 2/ω, for `mala` 2/λ.
 
-`friction="auto"` is ω/10, what 1/(10 h) is where curvature decides: heat from gradient noise, which
-more friction would take up, is refused instead.
+`friction="auto"` is ω/10, what 1/(10 h) is where curvature decides: heat from gradient noise,
+which more friction would take up, is refused instead.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from sgmcmc.curvature import hessian_product
 from sgmcmc.preconditioned import PreconditionedKernel
 from sgmcmc.preconditioners import Preconditioner, RMSProp, RMSPropMemory
 from sgmcmc.splitting import SplittingKernel, extend
-from sgmcmc.tuning import BATCHES, Tuning, look, settled, tune_and_mode
+from sgmcmc.tuning import Tuning, look, look_size, settled, tune_and_mode
 from sgmcmc.types import Array, Key, PyTree
 from sgmcmc.verified import verified
 
@@ -43,7 +43,7 @@ def tune_preconditioned(
     """Choose h; arguments and errors as `tuning.tune`. `curvature` is in the frozen metric."""
     look_key, probe_key, tune_key, trial_key = jax.random.split(key, 4)
     plain = settled(_frozen(kernel, metrics.identity()), count)
-    source = batches.Source(streams.with_replacement(), batch_size, data)
+    source = batches.Source(streams.reshuffled(), batch_size, data)
     sampled = stream.name != "full" and data is not None
     temperature = float(plain.temperature(0))
     keys = tuple(jax.random.split(look_key, 3))
@@ -55,7 +55,7 @@ def tune_preconditioned(
     scale = kernel.metric.evaluate(lambda x: root, seen.mode, root, memory)[0]
     frozen = _frozen(kernel, metrics.diagonal(jax.tree.map(jnp.sqrt, scale)))
     choice, mode = tune_and_mode(tune_key, frozen, seen.mode, data, stream, batch_size, count)
-    spent = seen.spent + 2 * PROBES * (BATCHES if sampled else 1)
+    spent = seen.spent + 2 * PROBES * (look_size(source) if sampled else 1)
     choice = choice._replace(gradient_evaluations=choice.gradient_evaluations + spent)
     warm = extend(settled(kernel, count), PreconditionedKernel, metric=Begun(kernel.metric, memory))
     source = batches.source(stream, batch_size, data, kernel)

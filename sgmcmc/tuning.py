@@ -203,7 +203,7 @@ def tune_and_mode(
         # Where a step that is too long leads is steeper than where the law is.
         shortened = True
         choice = there.at(max(step, choice.step_size / 2))
-    count = _count(source) if sampled else 1
+    count = look_size(source) if sampled else 1
     spent = seen.spent + 2 * tried_steps + looks * (2 * POWER_STEPS + (5 if sampled else 0)) * count
     return choice._replace(gradient_evaluations=float(spent)), seen.mode
 
@@ -219,7 +219,7 @@ def _choice(
     return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0)
 
 
-def _count(source: batches.Source) -> int:
+def look_size(source: batches.Source) -> int:
     """Batches of a look: whole sweeps, whose mean is that of all data, where they fit in."""
     return BATCHES - BATCHES % min(streams.num_batches(*source.sizes), BATCHES)
 
@@ -243,7 +243,7 @@ def look(
 ) -> Seen:
     """Search for the mode until it is flat enough, and measure there."""
     mode_key, power_key, noise_key = keys
-    count = _count(source) if sampled else 1
+    count = look_size(source) if sampled else 1
     given = draw_batches(source, noise_key, count, sampled)
     mode, rate, spent = params, FIRST_RATE, 0
     for search in range(SEARCHES):

@@ -7,8 +7,8 @@ give minibatches of 8 a gradient noise of variance λ_i/2 in coordinate i (the p
 same: the tilts add up to 0). Each kernel's step is chosen, and steps 1/4, 1/2, 2 and 4 times as
 long are run beside it at the same friction, for as many gradients, 16 chains begun in the target.
 
-Bulk ESS of the worst coordinate per 1,000 gradients (one of all data counts as 8 of a batch's, an
-energy of all data as 8/3). A step is biased where a variance is off by more than 10%, one standard
+Bulk ESS of the worst coordinate per 1,000 gradients (energies of all data count as the library's
+runs count them). A step is biased where a variance is off by more than 10%, one standard
 error over the chains aside. Asked: the chosen step is not, and has half the ESS per gradient of the
 best step that is not. Metropolis-corrected kernels have no bias; where they differ is error.
 
