@@ -63,8 +63,8 @@ def tune_adaptive(
     mean_observed = float(mean * kernel.clock.alpha)
     toy = clock_lag.oscillator(kernel, choice.curvature, mean_observed, share)
     step = _followed(toy, choice, psi, lag_key)
-    limits = {**choice.limits, "clock": step}
     if step < choice.step_size:
+        limits = {**choice.limits, "clock": step}
         choice = choice.at(step)._replace(limits=limits, reason="clock")
     found = {"h": step, "ψ": psi}
     spent = choice.gradient_evaluations + 2 * WALKERS * TRIAL_STEPS
