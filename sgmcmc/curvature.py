@@ -53,7 +53,7 @@ def largest_curvature(
     """(λ̂, ‖Hv − λ̂v‖, v) of the mean Hessian over batches, v of length 1."""
 
     def product(vector: PyTree) -> PyTree:
-        return _hessian_product(kernel, position, given, vector)
+        return hessian_product(kernel, position, given, vector)
 
     def normalised(vector: PyTree) -> PyTree:
         return trees.scale(1 / jnp.sqrt(trees.dot(vector, vector)), vector)
@@ -69,7 +69,7 @@ def largest_curvature(
     return value, jnp.sqrt(trees.dot(rest, rest)), vector
 
 
-def _hessian_product(kernel: Any, position: PyTree, given: PyTree, vector: PyTree) -> PyTree:
+def hessian_product(kernel: Any, position: PyTree, given: PyTree, vector: PyTree) -> PyTree:
     """Lᵀ H L v."""
     metric, posterior = kernel.metric, kernel.posterior
     direction = metric.to_position(vector)
@@ -128,6 +128,6 @@ def gradient_noise(
     flat, unravel = ravel_pytree(square)
     place = jnp.argmax(flat)
     ways = [stiffest, unravel(jnp.zeros_like(flat).at[place].set(1))]
-    bent = [jnp.abs(trees.dot(v, _hessian_product(kernel, position, given, v))) for v in ways]
+    bent = [jnp.abs(trees.dot(v, hessian_product(kernel, position, given, v))) for v in ways]
     variances = jnp.var(along, ddof=1), flat[place] / (count - 1)
     return Noise((variances[0], bent[0]), (variances[1], bent[1]))

@@ -38,7 +38,7 @@ from sgmcmc import batches, streams, trees
 from sgmcmc.curvature import Noise, draw_batches, gradient_noise, largest_curvature, slope
 from sgmcmc.limits import limits_of
 from sgmcmc.modes import find_mode
-from sgmcmc.pace import Clock, Untuned
+from sgmcmc.pace import Untuned
 from sgmcmc.rates import Constant
 from sgmcmc.trial import TRIAL_STEPS, tried
 from sgmcmc.types import Key, PyTree
@@ -60,6 +60,7 @@ class Tuning(NamedTuple):
         reason: the rule that decided, with how often the step was halved after it.
         halvings: of the trial, and of chains that diverged in the burn-in.
         gradient_evaluations: minibatch gradients spent.
+        found: what else was measured, by name, where a kernel's rule needs more.
     """
 
     step_size: float
@@ -70,6 +71,7 @@ class Tuning(NamedTuple):
     reason: str
     halvings: int
     gradient_evaluations: float
+    found: dict[str, float] | None = None
 
     def halved(self) -> Tuning:
         """The same at half the step."""
@@ -83,11 +85,12 @@ class Tuning(NamedTuple):
     def __repr__(self) -> str:
         limits = ", ".join(f"{name} {limit:.3g}" for name, limit in self.limits.items())
         friction = "" if self.friction is None else f", friction {self.friction:.3g}"
+        found = "".join(f", {name} {value:.3g}" for name, value in (self.found or {}).items())
         return (
             f"step_size {self.step_size:.3g}{friction}: {self.reason}"
             f"{f', halved {self.halvings} times' if self.halvings else ''} "
             f"(limits: {limits}; curvature {self.curvature:.3g}, gradient noise "
-            f"{self.gradient_noise:.3g}; {self.gradient_evaluations:,.0f} gradients)"
+            f"{self.gradient_noise:.3g}{found}; {self.gradient_evaluations:,.0f} gradients)"
         )
 
 
@@ -98,15 +101,14 @@ def is_untuned(kernel: Any) -> bool:
 
 def tuned(kernel: Any, tuning: Tuning) -> Any:
     """The kernel with the numbers of `tuning`."""
-    clock = Clock(Constant(jnp.asarray(tuning.step_size, dtype=float)))
-    kernel = eqx.tree_at(lambda k: k.clock, kernel, clock)
+    kernel = eqx.tree_at(lambda k: k.clock, kernel, kernel.clock.at(tuning.step_size))
     if tuning.friction is not None:
         friction = Constant(jnp.asarray(tuning.friction, dtype=float))
         kernel = eqx.tree_at(lambda k: k.friction, kernel, friction)
     return kernel
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What was found out about U, and where."""
 
     mode: PyTree
@@ -138,13 +140,26 @@ def tune(
         FloatingPointError: the search for the mode, or even the smallest step tried, did not
             stay finite; or there is no curvature where the search ended.
     """
+    return tune_and_mode(key, kernel, params, data, stream, batch_size, count)[0]
+
+
+def tune_and_mode(
+    key: Key,
+    kernel: Any,
+    params: PyTree,
+    data: PyTree,
+    stream: streams.Stream,
+    batch_size: int,
+    count: int = 0,
+) -> tuple[Tuning, PyTree]:
+    """`tune`, and where the search for the mode ended."""
     mode_key, power_key, noise_key, trial_key = jax.random.split(key, 4)
-    kernel = _settled(kernel, count)
+    kernel = settled(kernel, count)
     source = batches.Source(streams.reshuffled(), batch_size, data)
     sampled = stream.name != "full" and data is not None
     temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
     keys = mode_key, power_key, noise_key
-    seen = _look(keys, kernel, params, source, sampled, temperature)
+    seen = look(keys, kernel, params, source, sampled, temperature)
     swept = stream.name not in ("with_replacement", "full") and data is not None
     sweep = streams.num_batches(*source.sizes) if swept else 0
     noise = seen.noise
@@ -188,9 +203,9 @@ def tune(
         # Where a step that is too long leads is steeper than where the law is.
         shortened = True
         choice = there.at(max(step, choice.step_size / 2))
-    count = _count(source) if sampled else 1
+    count = look_size(source) if sampled else 1
     spent = seen.spent + 2 * tried_steps + looks * (2 * POWER_STEPS + (5 if sampled else 0)) * count
-    return choice._replace(gradient_evaluations=float(spent))
+    return choice._replace(gradient_evaluations=float(spent)), seen.mode
 
 
 def _choice(
@@ -204,31 +219,31 @@ def _choice(
     return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0)
 
 
-def _count(source: batches.Source) -> int:
+def look_size(source: batches.Source) -> int:
     """Batches of a look: whole sweeps, whose mean is that of all data, where they fit in."""
     return BATCHES - BATCHES % min(streams.num_batches(*source.sizes), BATCHES)
 
 
-def _settled(kernel: Any, count: int) -> Any:
+def settled(kernel: Any, count: int) -> Any:
     """The kernel with temperature and friction as they are at step `count`."""
     at = jnp.asarray(count, jnp.int32)
     kernel = eqx.tree_at(lambda k: k.temperature, kernel, Constant(kernel.temperature(at)))
-    if kernel.friction is None:
+    if getattr(kernel, "friction", None) is None:
         return kernel
     return eqx.tree_at(lambda k: k.friction, kernel, Constant(kernel.friction(at)))
 
 
-def _look(
+def look(
     keys: tuple[Key, Key, Key],
     kernel: Any,
     params: PyTree,
     source: batches.Source,
     sampled: bool,
     temperature: float,
-) -> _Seen:
+) -> Seen:
     """Search for the mode until it is flat enough, and measure there."""
     mode_key, power_key, noise_key = keys
-    count = _count(source) if sampled else 1
+    count = look_size(source) if sampled else 1
     given = draw_batches(source, noise_key, count, sampled)
     mode, rate, spent = params, FIRST_RATE, 0
     for search in range(SEARCHES):
@@ -272,6 +287,6 @@ def _look(
             "the mode ended, after which no step is measured. Give a step_size"
         )
     if not sampled:
-        return _Seen(mode, curvature, None, spent, given)
+        return Seen(mode, curvature, None, spent, given)
     noise = gradient_noise(kernel, mode, given, source.data, mode, stiffest)
-    return _Seen(mode, curvature, noise, spent + 5 * count, given)
+    return Seen(mode, curvature, noise, spent + 5 * count, given)

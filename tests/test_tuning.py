@@ -282,14 +282,10 @@ def test_no_step_is_an_error():
 
 
 def test_bad_input():
-    """A step by hand without one, "auto" beside a step, and kernels that are not tuned."""
+    """A step by hand without one, and "auto" beside a step."""
     kernel = sgmcmc.baoab(exact(), None)
     state = kernel.init(jnp.ones(50), jax.random.key(0))
     with pytest.raises(ValueError, match=r"step_size: None is chosen by sgmcmc\.sample"):
         kernel.step(jax.random.key(1), state)
     with pytest.raises(ValueError, match='friction: got "auto" beside'):
         sgmcmc.baoab(exact(), 0.1, friction="auto")
-    with pytest.raises(ValueError, match="step_size: got None beside a RMSProp metric"):
-        sgmcmc.sample(jax.random.key(0), sgmcmc.psgld(exact(), None), jnp.ones(50), **OPTIONS)
-    with pytest.raises(TypeError, match="step_size: got None"):
-        sgmcmc.samadams(exact(), None)
