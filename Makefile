@@ -69,9 +69,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.learning $(ARGS)
 
 studies: $(READY)
-	for study in $(wildcard examples/studies/*.py); do \
-		$(BIN)/python "$$study" $(ARGS) || exit 1; done
-	$(BIN)/jupyter execute $(wildcard examples/*.ipynb)
+	failed=; for study in $(wildcard examples/studies/*.py); do \
+		$(BIN)/python "$$study" $(ARGS) || failed="$$failed $$study"; done; \
+	$(BIN)/jupyter execute $(wildcard examples/*.ipynb) || failed="$$failed notebooks"; \
+	test -z "$$failed" || { echo "something asked is missed in:$$failed"; exit 1; }
 
 study: $(READY)
 	@test -n "$(NAME)" || { echo "make study NAME=<name of a file in examples/studies>"; exit 2; }

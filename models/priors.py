@@ -53,6 +53,30 @@ def student_t(df: float | Array = 3.0, scale: float | Array = 1.0) -> Partial:
     return Partial(_student_t, positive(df, "df"), positive(scale, "scale"))
 
 
+def horseshoe_like(scale: float | Array = 1.0, floor: float | Array | None = None) -> Partial:
+    """The horseshoe-like prior with its pole rounded off, on every scalar.
+
+        p(θ) = log(1 + scale²/(θ² + floor²)) / (2π (√(scale² + floor²) − floor))
+
+    The horseshoe N(0, λ²τ²), λ half-Cauchy, has no density in closed form; it lies between
+    K/2 log(1 + 4τ²/θ²) and K log(1 + 2τ²/θ²), K = (2π³)^{−1/2} τ^{−1} (Carvalho, Polson and
+    Scott 2010). The upper bound, normalised, is the horseshoe-like law (Bhadra, Datta, Polson
+    and Willard, arXiv 1702.07400), here with scale² = 2τ². Its gradient grows without bound at
+    the pole; `floor` keeps it below about 1/(floor log(scale²/(2 floor²))), 0 at θ = 0, and the
+    curvature at about 2/(floor² log(scale²/floor²)). Tails fall as 1/θ².
+
+    Args:
+        scale: > 0, in the parameters' units; with a low floor half of the mass lies
+            within .42 of it.
+        floor: > 0; default a hundredth of `scale`.
+
+    Raises:
+        ValueError: `scale` or `floor` is not a finite number > 0.
+    """
+    width = positive(scale, "scale")
+    return Partial(_horseshoe, width, width / 100 if floor is None else positive(floor, "floor"))
+
+
 def as_prior(prior: Any) -> Any:
     """A number s means N(0, s²); a callable `params -> ()` is taken as it is.
 
@@ -92,6 +116,15 @@ def _student_t(df: Array, scale: Array, params: PyTree) -> Array:
         gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * jnp.log(df * math.pi) - jnp.log(scale)
     )
     return trees.size(params) * constant - (df + 1) / 2 * total
+
+
+def _horseshoe(scale: Array, floor: Array, params: PyTree) -> Array:
+    dtype = trees.accumulator_dtype(params)
+    scale, floor = scale.astype(dtype), floor.astype(dtype)
+    total = _sum(lambda x: jnp.log(jnp.log1p(scale**2 / (x**2 + floor**2))), params)
+    # √(s² + f²) − f, without the difference of near numbers where the floor is high.
+    area = 2 * math.pi * scale**2 / (jnp.sqrt(scale**2 + floor**2) + floor)
+    return total - trees.size(params) * jnp.log(area)
 
 
 def _sum(function: Any, params: PyTree) -> Array:

@@ -89,8 +89,8 @@ def samadams(
     steps that were made.
 
     Args:
-        step_size: Δτ, a number or a schedule for `clocks.samadams` with its defaults, or
-            that clock itself: `clocks.samadams(0.01, alpha=10.0)`.
+        step_size: Δτ, a number, a schedule or None (`sample` chooses it) for `clocks.samadams`
+            with its defaults, or that clock itself: `clocks.samadams(0.01, alpha=10.0)`.
         posterior, friction, temperature, metric, gradient, noise: see `sgmcmc.kernels`.
 
     Raises:

@@ -15,6 +15,7 @@ draws are not (Leimkuhler, Lohmann and Whalley 2025, arXiv 2504.18911).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import trees
-from sgmcmc.pace import Clock
+from sgmcmc.pace import Clock, Untuned
 from sgmcmc.rates import Constant, as_rate, check_range, positive
 from sgmcmc.types import Array, ClockState, PyTree
 
@@ -115,6 +116,15 @@ class AdaptiveClock(Clock):
                 )
 
 
+class UntunedClock(Untuned, AdaptiveClock):
+    """An adaptive clock made with `step_size=None`, until `sample` has chosen Δτ."""
+
+    def at(self, step_size: float) -> AdaptiveClock:
+        """The clock with the Δτ that was chosen."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return AdaptiveClock(**{**own, "step_size": super().at(step_size).step_size})
+
+
 def samadams(
     step_size: Any,
     *,
@@ -137,7 +147,7 @@ def samadams(
     `clocks.SA_SGLD_CODE` have those of the papers' codes: `samadams(h, **SA_SGLD_CODE)`.
 
     Args:
-        step_size: Δτ > 0, a number or a schedule of the step index.
+        step_size: Δτ > 0, a number or a schedule of the step index; None: `sample` chooses it.
         alpha: α > 0, in 1/τ: ζ remembers 1/α of τ; its mean level is E[g]/α.
         m, M: 0 < m ≤ M, the bounds of ψ. With m = M the clock is fixed, at m Δτ.
         r: ζ's power, > 0: how sharply ψ falls, from M to m, around its crossover.
@@ -173,8 +183,11 @@ def samadams(
         check_range(begin, "start", above_zero=False)
     if monitor is not None and (scale is not None or per_leaf):
         raise ValueError("monitor: got one beside scale or per_leaf; expected one of them")
-    return AdaptiveClock(
-        step_size=as_rate(step_size, "step_size", above_zero=True),
+    untuned = step_size is None
+    kind = UntunedClock if untuned else AdaptiveClock
+    step = Constant(jnp.asarray(jnp.nan, dtype=float))
+    return kind(
+        step_size=step if untuned else as_rate(step_size, "step_size", above_zero=True),
         alpha=positive(alpha, "alpha"),
         shortest=lower,
         longest=upper,
@@ -189,7 +202,7 @@ def samadams(
 
 
 def as_adaptive(step_size: Any) -> AdaptiveClock:
-    """An adaptive clock from one, or `samadams` with its defaults from a number or schedule.
+    """An adaptive clock from one, or `samadams` with its defaults from a number, schedule or None.
 
     Raises:
         TypeError: another kind of clock.

@@ -174,15 +174,10 @@ def log_density_shape(kernel: Any, params: PyTree, data: PyTree, batch_size: int
 def require_tunable(kernel: Any) -> None:
     """Raise unless `step_size=None` can be chosen for this kernel."""
     require_kernel(kernel)
-    missing = [p for p in ("posterior", "plan", "metric", "gradient") if not hasattr(kernel, p)]
+    missing = [p for p in ("posterior", "metric", "gradient") if not hasattr(kernel, p)]
     if missing:
         raise ValueError(
             f"step_size: got None; it is not chosen for {type(kernel).__name__}; allowed: a number"
-        )
-    if not hasattr(kernel.metric, "to_position"):
-        raise ValueError(
-            f"step_size: got None beside a {type(kernel.metric).__name__} metric, which changes "
-            "with the position, so that no curvature is its own; allowed: a number"
         )
 
 

@@ -30,7 +30,7 @@ from sgmcmc.clocks import Clock, Rate, as_clock, as_rate
 from sgmcmc.gradients import Estimator
 from sgmcmc.metrics import Metric
 from sgmcmc.posterior import Posterior
-from sgmcmc.splitting import Pace, check_parts
+from sgmcmc.splitting import Pace, check_parts, friction_rate
 from sgmcmc.types import Array, Batch, Blocks, Info, Key, PyTree, State
 
 
@@ -236,10 +236,11 @@ def build(
             "has been, so that a block cannot be reversed; allowed: minibatch, full, "
             "control_variate"
         )
+    rate = as_rate(None, "friction") if friction is None else friction_rate(friction, step_size)
     return kind(
         posterior=posterior,
         clock=as_clock(step_size),
-        friction=as_rate(friction, "friction"),
+        friction=rate,
         temperature=as_rate(temperature, "temperature", above_zero=True),
         metric=metric,
         gradient=gradient,

@@ -125,7 +125,8 @@ def mala(
 
     Args:
         posterior: what to sample.
-        step_size: h > 0 of θ − h ∇U + √(2hT) ξ, a float, a schedule or a clock.
+        step_size: h > 0 of θ − h ∇U + √(2hT) ξ, a float, a schedule, a clock or None: `sample`
+            chooses it by acceptance.
         temperature: T > 0.
         block_size: examples evaluated at a time.
 
@@ -152,7 +153,7 @@ def hmc(
 
     Args:
         num_steps: L ≥ 1.
-        step_size: h > 0, in the units of `sgmcmc.obabo`: p ~ N(0, TM).
+        step_size: h > 0, in the units of `sgmcmc.obabo`: p ~ N(0, TM); None as for `mala`.
         metric: as in `sgmcmc.kernels`.
         posterior, temperature, block_size: see `mala`.
 

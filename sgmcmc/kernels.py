@@ -4,7 +4,7 @@ All share their arguments:
 
     posterior: what to sample, a `Posterior`.
     step_size: h > 0, a float, a schedule of the step index (optax's fit) or a clock; None:
-        `sample` chooses it (`sgmcmc.tuning`).
+        `sample` chooses it (`sgmcmc.choosing`).
     friction: γ ≥ 0 in 1/time, underdamped kernels only; a float or a schedule. Default 1.
         "auto", with `step_size=None`: 1/(10 h).
     temperature: T ≥ 0, a float or a schedule; 1 (default) samples the posterior, 0 optimises.

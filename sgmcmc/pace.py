@@ -47,3 +47,7 @@ class Untuned(Clock):
 
     def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
         pass
+
+    def at(self, step_size: float) -> Clock:
+        """The clock with the step that was chosen."""
+        return Clock(Constant(jnp.asarray(step_size, dtype=float)))

@@ -112,12 +112,15 @@ class RMSProp(eqx.Module):
         if not self.gamma:
             return scale, trees.zeros_like(scale), following
         hessian = jacobian_diagonal(gradient_at, position)
+        # V may begin near 0 by chance, and a Γ of order 1/V would throw the chain away.
+        filled = (memory.steps + 1) * (1 - self.decay) >= 0.999
 
         def divergence(v: Array, s: Array, g: Array, slope: Array) -> Array:
             root = jnp.sqrt(v)
             # |g| ≤ √(V/share): where V vanishes so does g, and the ratio's limit is bounded.
             ratio = g.astype(v.dtype) / jnp.where(root > 0, root, 1.0)
-            return -fresh.astype(v.dtype) * ratio * slope.astype(v.dtype) * s**2
+            gamma = -fresh.astype(v.dtype) * ratio * slope.astype(v.dtype) * s**2
+            return jnp.where(filled, gamma, 0)
 
         gamma = jax.tree.map(divergence, square, scale, gradient, hessian)
         return scale, gamma, following
@@ -149,7 +152,9 @@ def rmsprop(
         epsilon: ε > 0, the λ of the paper, which bounds G by 1/ε.
         gamma: add Γ_i = −(1 − a) g_i ∂_i g_i / (√V_i (ε + √V_i)²), the derivative of this
             step's G, exactly. That costs one Hessian-vector product a parameter: for small
-            models. False leaves it out, as the paper does in practice.
+            models. It is left out while V rests on fewer than 1/(1 − a) gradients: V begins
+            with g² of the first, and where that happens to be small Γ, of order 1/g², would
+            throw the chain away. False leaves it out always, as the paper does in practice.
         freeze_after: steps after which V stands still, best the burn-in: the draws' law is
             then that of SGLD with a constant metric. None: never.
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from sgmcmc import swaps, trees
 from sgmcmc.clocks import Clock, Constant
+from sgmcmc.pace import Untuned
 from sgmcmc.posterior import Posterior
 from sgmcmc.splitting import SplittingKernel
 from sgmcmc.thermostats import ThermostatKernel
@@ -110,6 +111,8 @@ class ReplicaExchange(eqx.Module):
 
     @property
     def clock(self) -> Clock:
+        if isinstance(self.inner.clock, Untuned):
+            return self.inner.clock
         return StretchedClock(self.inner.clock.step_size, self.inner.clock, self.swap_every)
 
     @property

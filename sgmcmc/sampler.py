@@ -9,10 +9,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgmcmc import batches, checks, describe, trees
 from sgmcmc.archive import Saved
 from sgmcmc.chains import choose_method
+from sgmcmc.choosing import choose, with_choice
 from sgmcmc.collecting import collector, unchanged
 from sgmcmc.execution import Continuation, Settings, execute, no_draws
 from sgmcmc.loop import Carry, Inputs, Program
@@ -20,8 +22,11 @@ from sgmcmc.posterior import leading_axis
 from sgmcmc.run import NonFiniteError, Run
 from sgmcmc.starts import derive, positions
 from sgmcmc.streams import Stream
-from sgmcmc.tuning import HALVINGS, Tuning, is_untuned, tune, tuned
+from sgmcmc.tuning import HALVINGS, Tuning, is_untuned
 from sgmcmc.types import Key, PyTree
+
+# Of fewer draws a mean acceptance says little.
+FEWEST = 20
 
 
 def sample(
@@ -99,7 +104,7 @@ def sample(
     if is_untuned(kernel):
         tuning = _tuning(key, kernel, params, data, batch_size, stream, num_chains, num_burnin)
     while True:
-        chosen = kernel if tuning is None else tuned(kernel, tuning)
+        chosen = kernel if tuning is None else with_choice(kernel, tuning)
         # The same numbers each time that a step is tried: a copy of the key each.
         continuation = _prepare(
             _copied(key), chosen, params, data, batch_size, stream, settings, collect, reducers
@@ -123,9 +128,24 @@ def _copied(key: Any) -> Any:
 
 
 def _try_again(tuning: Tuning, run: Run) -> bool:
-    """Whether a chain was lost in the burn-in to a step that was chosen here."""
+    """Whether a chain was lost in the burn-in, or got stuck, by a step that was chosen here."""
     early = any(step < run.config["num_burnin"] for step in run.stopped.values())
-    return early and tuning.halvings < HALVINGS
+    stuck = _stuck(tuning, run)
+    if stuck and tuning.halvings == HALVINGS:
+        raise FloatingPointError(
+            f"step_size: none found; {tuning}: of chain {stuck[0]} hardly a step is accepted. "
+            "Give a step_size, rescale the parameters (metric=), or start elsewhere"
+        )
+    return (early or bool(stuck)) and tuning.halvings < HALVINGS
+
+
+def _stuck(tuning: Tuning, run: Run) -> list[int]:
+    """Chains that accept less than a tenth of what their step was chosen for."""
+    acceptance = run.info.acceptance
+    if "acceptance" not in (tuning.found or {}) or acceptance is None or run.num_draws < FEWEST:
+        return []
+    shares = np.mean(acceptance, axis=1)
+    return [int(c) for c in np.flatnonzero(shares < tuning.found["acceptance"] / 10)]  # type: ignore[index]
 
 
 def _tuning(
@@ -146,7 +166,7 @@ def _tuning(
     data, chosen, batch_size = checks.data_and_stream(kernel, data, stream, batch_size)
     start_keys, _, _ = derive(_copied(key), num_chains)
     start = jax.tree.map(lambda x: x[0], positions(start_keys, kernel, params, data)[0])
-    return tune(
+    return choose(
         jax.random.fold_in(key, 2**31 - 1), kernel, start, data, chosen, batch_size, num_burnin
     )
 
@@ -199,7 +219,7 @@ def _thaw(
     if kernel is None:
         raise ValueError("kernel: got None; a loaded run needs the kernel that made it")
     if is_untuned(kernel) and run.tuning is not None:
-        kernel = tuned(kernel, run.tuning)
+        kernel = with_choice(kernel, run.tuning)
     if describe.fingerprint(kernel) != saved.fingerprint:
         raise ValueError("kernel: its numbers or sub-steps are not those that made this run")
     if params is None:

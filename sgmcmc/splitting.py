@@ -14,6 +14,7 @@ from sgmcmc import substeps, trees
 from sgmcmc.clocks import Clock, Constant, Rate, as_clock, as_rate
 from sgmcmc.gradients import Estimator
 from sgmcmc.metrics import Metric
+from sgmcmc.pace import Untuned
 from sgmcmc.posterior import Posterior
 from sgmcmc.types import Array, Batch, Info, Key, PyTree, State
 from sgmcmc.words import Plan
@@ -270,7 +271,7 @@ def build(
     return kind(
         posterior=posterior,
         clock=as_clock(step_size, adaptive=any(s.letter == "Z" for s in plan.substeps)),
-        friction=_friction(friction, step_size),
+        friction=friction_rate(friction, step_size),
         temperature=as_rate(temperature, "temperature"),
         metric=metric,
         gradient=gradient,
@@ -299,10 +300,10 @@ def check_parts(posterior: Any, metric: Any, gradient: Any, noise: Any) -> None:
             raise TypeError(f"{part}: got {value!r}; expected one of sgmcmc.{part}s")
 
 
-def _friction(friction: Any, step_size: Any) -> Rate | None:
+def friction_rate(friction: Any, step_size: Any) -> Rate | None:
     """The friction's rate; NaN where tuning is to choose it."""
     if isinstance(friction, str) and friction == "auto":
-        if step_size is not None:
+        if step_size is not None and not isinstance(step_size, Untuned):
             raise ValueError(
                 'friction: got "auto" beside a step_size; allowed: with step_size=None'
             )

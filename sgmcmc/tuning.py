@@ -3,24 +3,26 @@
 Where a search for the mode ends (it goes on while |∇U|² > dλT: a typical draw has less),
 
     λ     the largest curvature of U, in the metric's coordinates: power iteration on the mean
-          Hessian of some minibatches, plus its residual;  ω = √λ
-    s²    the largest variance of a coordinate of the gradient estimate, over minibatches
+          Hessian of some minibatches, whole sweeps where 32 hold one, plus its residual;  ω = √λ
+    s²    the variance of the gradient estimate, over minibatches: along the direction of λ, and
+          of its noisiest coordinate, each with the curvature k of U in that direction
 
 and the step is the largest that keeps all of
 
     stability        h ω (overdamped: h λ) at half of the word's limit
     discretisation   the word's own error of ⟨x²⟩ on the stiffest mode at 5%
-    gradient noise   its heat at 5%, h s²/(2γT) (overdamped: h s²/(2T)); or, where a stream
-                     sweeps through the data in K steps, whose noise adds up to 0, what it moves
-                     meanwhile, λ h⁴ s² K³/(12T) (overdamped: λ h² s² K/(6T)), and the sweep
-                     within half a period, K h ω ≤ π (overdamped: K h λ ≤ π)
+    gradient noise   its heat at 5%: h s²/(2γT) (overdamped: h s²/(2T)) with the larger s²; or,
+                     where a stream sweeps through the data in K steps and its noise adds up to
+                     0, what the word's exact law on an oscillator of curvature k gives for
+                     sweeps in random order, in the worse of the two directions
 
-Then 200 steps are made; where they leave the finite numbers, or are hotter by a quarter than
-they should be, and by two standard errors, the step is halved, six times at most. Where λ is
-larger at the trial's steepest place, it and its rules are taken from there, and the trial is
-made again, three times at most: a mode is flatter than what lies about it. Schedules of
-temperature and friction count with what they are at the end of the burn-in. All of it follows
-from the key.
+Then a chain makes 200 steps. Where it leaves the finite numbers the step is halved; where it
+is a quarter too hot, 16 more chains decide: halved where their mean is, too, and by four of
+its standard errors; six halvings at most. At the trial's steepest place λ and s² are measured
+again, since a mode is flatter and quieter than what lies about it. Where they ask for a shorter
+step it is shortened, by half at most at a time, for where too long a step leads is no place of
+the law; and the trial is made again, six times at most. Schedules of temperature and friction
+count with what they are at the end of the burn-in. All of it follows from the key.
 """
 
 from __future__ import annotations
@@ -33,17 +35,17 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import batches, streams, trees
-from sgmcmc.curvature import draw_batches, gradient_noise, largest_curvature, slope
+from sgmcmc.curvature import Noise, draw_batches, gradient_noise, largest_curvature, slope
 from sgmcmc.limits import limits_of
 from sgmcmc.modes import find_mode
-from sgmcmc.pace import Clock, Untuned
+from sgmcmc.pace import Untuned
 from sgmcmc.rates import Constant
-from sgmcmc.trial import TRIAL_STEPS, stays
+from sgmcmc.trial import TRIAL_STEPS, tried
 from sgmcmc.types import Key, PyTree
 
 MODE_STEPS, POWER_STEPS, BATCHES = 500, 30, 32
 SEARCHES, FIRST_RATE, FASTER = 8, 0.01, 10
-HALVINGS, REVISIONS, STEEPER = 6, 3, 1.1
+HALVINGS, LOOKS, SHORTER = 6, 6, 1.05
 
 
 class Tuning(NamedTuple):
@@ -51,12 +53,14 @@ class Tuning(NamedTuple):
 
     Attributes:
         step_size, friction: chosen; `friction` is None where it was given or there is none.
-        curvature: λ with its residual, in the metric's coordinates.
-        gradient_noise: s², largest over coordinates.
+        curvature: λ with its residual, in the metric's coordinates: at the mode, or where the
+            step was shortened at the last trial's steepest place.
+        gradient_noise: s², the larger of the two, at the same place.
         limits: the step that each rule allows.
         reason: the rule that decided, with how often the step was halved after it.
         halvings: of the trial, and of chains that diverged in the burn-in.
         gradient_evaluations: minibatch gradients spent.
+        found: what else was measured, by name, where a kernel's rule needs more.
     """
 
     step_size: float
@@ -67,19 +71,26 @@ class Tuning(NamedTuple):
     reason: str
     halvings: int
     gradient_evaluations: float
+    found: dict[str, float] | None = None
 
     def halved(self) -> Tuning:
         """The same at half the step."""
         return self._replace(step_size=self.step_size / 2, halvings=self.halvings + 1)
 
+    def at(self, step_size: float) -> Tuning:
+        """The same at another step, and the friction that goes with it."""
+        friction = None if self.friction is None else 1 / (10 * step_size)
+        return self._replace(step_size=step_size, friction=friction)
+
     def __repr__(self) -> str:
         limits = ", ".join(f"{name} {limit:.3g}" for name, limit in self.limits.items())
         friction = "" if self.friction is None else f", friction {self.friction:.3g}"
+        found = "".join(f", {name} {value:.3g}" for name, value in (self.found or {}).items())
         return (
             f"step_size {self.step_size:.3g}{friction}: {self.reason}"
             f"{f', halved {self.halvings} times' if self.halvings else ''} "
             f"(limits: {limits}; curvature {self.curvature:.3g}, gradient noise "
-            f"{self.gradient_noise:.3g}; {self.gradient_evaluations:,.0f} gradients)"
+            f"{self.gradient_noise:.3g}{found}; {self.gradient_evaluations:,.0f} gradients)"
         )
 
 
@@ -90,20 +101,19 @@ def is_untuned(kernel: Any) -> bool:
 
 def tuned(kernel: Any, tuning: Tuning) -> Any:
     """The kernel with the numbers of `tuning`."""
-    clock = Clock(Constant(jnp.asarray(tuning.step_size, dtype=float)))
-    kernel = eqx.tree_at(lambda k: k.clock, kernel, clock)
+    kernel = eqx.tree_at(lambda k: k.clock, kernel, kernel.clock.at(tuning.step_size))
     if tuning.friction is not None:
         friction = Constant(jnp.asarray(tuning.friction, dtype=float))
         kernel = eqx.tree_at(lambda k: k.friction, kernel, friction)
     return kernel
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What was found out about U, and where."""
 
     mode: PyTree
     curvature: float
-    noise: float
+    noise: Noise | None
     spent: int
     given: PyTree
 
@@ -130,28 +140,38 @@ def tune(
         FloatingPointError: the search for the mode, or even the smallest step tried, did not
             stay finite; or there is no curvature where the search ended.
     """
+    return tune_and_mode(key, kernel, params, data, stream, batch_size, count)[0]
+
+
+def tune_and_mode(
+    key: Key,
+    kernel: Any,
+    params: PyTree,
+    data: PyTree,
+    stream: streams.Stream,
+    batch_size: int,
+    count: int = 0,
+) -> tuple[Tuning, PyTree]:
+    """`tune`, and where the search for the mode ended."""
     mode_key, power_key, noise_key, trial_key = jax.random.split(key, 4)
-    kernel = _settled(kernel, count)
-    source = batches.Source(streams.with_replacement(), batch_size, data)
+    kernel = settled(kernel, count)
+    source = batches.Source(streams.reshuffled(), batch_size, data)
     sampled = stream.name != "full" and data is not None
     temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
     keys = mode_key, power_key, noise_key
-    seen = _look(keys, kernel, params, source, sampled, temperature)
+    seen = look(keys, kernel, params, source, sampled, temperature)
     swept = stream.name not in ("with_replacement", "full") and data is not None
     sweep = streams.num_batches(*source.sizes) if swept else 0
-    friction, limits = limits_of(kernel, seen.curvature, seen.noise, temperature, sweep)
-    reason = min(limits, key=lambda name: limits[name])
-    choice = Tuning(
-        limits[reason], friction, seen.curvature, seen.noise, limits, reason, 0, float(seen.spent)
-    )
+    noise = seen.noise
+    choice = _choice(kernel, seen.curvature, noise, temperature, sweep)
     trial = batches.source(stream, batch_size, data, kernel)
-    memory = jax.eval_shape(lambda p: kernel.gradient.init(kernel.posterior, p, data), seen.mode)
-    remembers = sampled and bool(jax.tree.leaves(memory))
-    trials, revisions = 0, 0
+    tried_steps, looks, shortened = 0, 0, False
     while True:
-        good, steepest = stays(tuned(kernel, choice), seen.mode, trial, trial_key, temperature)
-        trials += 1
-        if not good:
+        found = tried(
+            tuned(kernel, choice), seen.mode, trial, jax.random.clone(trial_key), temperature
+        )
+        tried_steps += found.steps
+        if not found.good:
             if choice.halvings == HALVINGS:
                 raise FloatingPointError(
                     f"step_size: none found; {choice} did not stay finite, or cool, for "
@@ -160,53 +180,70 @@ def tune(
                 )
             choice = choice.halved()
             continue
-        if revisions == REVISIONS:
+        if looks == LOOKS:
+            choice = choice.at(min(choice.limits.values())) if shortened else choice
             break
-        value, residual = largest_curvature(
-            kernel, steepest, seen.given, jax.random.clone(power_key), POWER_STEPS
+        looks += 1
+        value, residual, stiffest = largest_curvature(
+            kernel, found.steepest, seen.given, jax.random.clone(power_key), POWER_STEPS
         )
-        curvature, noise = float(jnp.abs(value) + residual), choice.gradient_noise
-        if remembers:
-            # At its anchor an estimator of differences has no noise at all.
-            here = gradient_noise(kernel, steepest, seen.given, data, seen.mode)
-            noise = max(noise, float(here))
-        revisions += 1
-        flatter = curvature <= STEEPER * choice.curvature
-        calmer = noise <= STEEPER * choice.gradient_noise
-        if not math.isfinite(curvature + noise) or (flatter and calmer):
+        curvature = float(jnp.abs(value) + residual)
+        if not math.isfinite(curvature):
             break
-        curvature = max(curvature, choice.curvature)
-        friction, limits = limits_of(kernel, curvature, noise, temperature, sweep)
-        reason = min(limits, key=lambda name: limits[name])
-        choice = choice._replace(
-            step_size=min(choice.step_size, limits[reason]), friction=friction,
-            curvature=curvature, gradient_noise=noise, limits=limits, reason=reason,
-        )  # fmt: skip
-    count = BATCHES if sampled else 1
-    spent = seen.spent + trials * 2 * TRIAL_STEPS + revisions * 2 * POWER_STEPS * count
-    return choice._replace(gradient_evaluations=float(spent))
+        if sampled:
+            # At its anchor an estimator of differences has no noise at all, and where a network
+            # fits its data no gradient has much.
+            noise = gradient_noise(kernel, found.steepest, seen.given, data, seen.mode, stiffest)
+        there = _choice(kernel, max(curvature, seen.curvature), noise, temperature, sweep)
+        there = there._replace(halvings=choice.halvings)
+        step = min(choice.step_size, there.step_size)
+        if SHORTER * step >= choice.step_size:
+            choice = there.at(step) if shortened else choice
+            break
+        # Where a step that is too long leads is steeper than where the law is.
+        shortened = True
+        choice = there.at(max(step, choice.step_size / 2))
+    count = look_size(source) if sampled else 1
+    spent = seen.spent + 2 * tried_steps + looks * (2 * POWER_STEPS + (5 if sampled else 0)) * count
+    return choice._replace(gradient_evaluations=float(spent)), seen.mode
 
 
-def _settled(kernel: Any, count: int) -> Any:
+def _choice(
+    kernel: Any, curvature: float, noise: Noise | None, temperature: float, sweep: int
+) -> Tuning:
+    """What the rules give, before any trial."""
+    pairs = [] if noise is None else [(float(s), float(bent)) for s, bent in noise]
+    friction, limits = limits_of(kernel, curvature, pairs, temperature, sweep)
+    reason = min(limits, key=lambda name: limits[name])
+    largest = 0.0 if noise is None else noise.largest
+    return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0)
+
+
+def look_size(source: batches.Source) -> int:
+    """Batches of a look: whole sweeps, whose mean is that of all data, where they fit in."""
+    return BATCHES - BATCHES % min(streams.num_batches(*source.sizes), BATCHES)
+
+
+def settled(kernel: Any, count: int) -> Any:
     """The kernel with temperature and friction as they are at step `count`."""
     at = jnp.asarray(count, jnp.int32)
     kernel = eqx.tree_at(lambda k: k.temperature, kernel, Constant(kernel.temperature(at)))
-    if kernel.friction is None:
+    if getattr(kernel, "friction", None) is None:
         return kernel
     return eqx.tree_at(lambda k: k.friction, kernel, Constant(kernel.friction(at)))
 
 
-def _look(
+def look(
     keys: tuple[Key, Key, Key],
     kernel: Any,
     params: PyTree,
     source: batches.Source,
     sampled: bool,
     temperature: float,
-) -> _Seen:
+) -> Seen:
     """Search for the mode until it is flat enough, and measure there."""
     mode_key, power_key, noise_key = keys
-    count = BATCHES if sampled else 1
+    count = look_size(source) if sampled else 1
     given = draw_batches(source, noise_key, count, sampled)
     mode, rate, spent = params, FIRST_RATE, 0
     for search in range(SEARCHES):
@@ -226,7 +263,7 @@ def _look(
             for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(mode), strict=True)
         )
         mode = found
-        value, residual = largest_curvature(
+        value, residual, stiffest = largest_curvature(
             kernel, mode, given, jax.random.clone(power_key), POWER_STEPS
         )
         curvature = float(jnp.abs(value) + residual)
@@ -249,5 +286,7 @@ def _look(
             f"step_size: none found; the curvature of U is {float(value):.3g} where the search for "
             "the mode ended, after which no step is measured. Give a step_size"
         )
-    noise = float(gradient_noise(kernel, mode, given, source.data, mode)) if sampled else 0.0
-    return _Seen(mode, curvature, noise, spent + (2 * count if sampled else 0), given)
+    if not sampled:
+        return Seen(mode, curvature, None, spent, given)
+    noise = gradient_noise(kernel, mode, given, source.data, mode, stiffest)
+    return Seen(mode, curvature, noise, spent + 5 * count, given)

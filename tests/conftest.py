@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,18 @@ def key_reuse_is_an_error(request: pytest.FixtureRequest) -> Iterator[None]:
     """JAX's own check; it sees neither `fold_in` nor `key_data`, the sampler's tests do."""
     with jax.debug_key_reuse(not request.node.nodeid.startswith(SHARE_A_KEY)):
         yield
+
+
+MOST_MEMORY = 3 * 2**20  # KiB
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_stays_bounded() -> Iterator[None]:
+    """Compiled programs of 2,000 tests would take 6 GiB a process; they are let go by modules."""
+    yield
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_MEMORY:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

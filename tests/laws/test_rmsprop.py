@@ -57,6 +57,35 @@ def test_rmsprop_with_memory(decay, h, time, figure):
     assert abs(squares.mean() - figure) < 0.01 + 5 * mcse
 
 
+def test_a_start_where_the_gradient_is_small_is_no_throw():
+    """From x = ±10⁻⁴ the first g² makes Γ some −10⁸; at h = .01 that was a step to 10⁵ or 10⁶.
+
+    G = 1/(ε + |g|) alone moves it by √(2h/10⁻⁴) ~ 14 in standard deviation, once: 100 is
+    seven of them, 10⁻⁹ for 1,000 chains.
+    """
+    kernel = sgmcmc.psgld(samplers.harmonic(), 0.01, metric=metrics.rmsprop())
+    signs = jax.random.rademacher(jax.random.key(0), (1_000, 1), float)
+    farthest = np.asarray(_farthest(kernel, 1e-4 * signs, jnp.asarray(300)))
+    assert np.all(farthest < 100)
+    assert farthest.min() > 0.1
+
+
+@eqx.filter_jit
+def _farthest(kernel, starts, steps):
+    """The largest |x| of each chain."""
+
+    def chain(start, key):
+        def one_step(t, carry):
+            state, largest = carry
+            state, info = kernel.step(jax.random.fold_in(key, t), state, None)
+            return state, jnp.maximum(largest, jnp.abs(info.position[0]))
+
+        state = kernel.init(start, jax.random.key(1))
+        return jax.lax.fori_loop(0, steps, one_step, (state, jnp.zeros(())))[1]
+
+    return jax.vmap(chain)(starts, jax.random.split(jax.random.key(2), len(starts)))
+
+
 @eqx.filter_jit
 def _chains(kernel, keys, steps):
     """Time averages of x² of one-dimensional chains, the first fifth left out."""

@@ -13,14 +13,15 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 import sgmcmc
+from parts import auto_step_networks as networks
 from parts.posteriordb_plan import at_the_mode, batch_size, eight_schools
-from sgmcmc import demo, diagnostics, metrics, models
+from sgmcmc import diagnostics, metrics, models
 from sgmcmc.models import posteriordb
 
 SEED = 515
 CONDITIONS = (1, 100, 10_000)
 DIMENSIONS = 20
-DIGITS = "digits, MLP 64-64-64-10"
+DIRECTIONS = "direction"
 
 
 class Target(NamedTuple):
@@ -48,7 +49,7 @@ def names(folder: Path | None) -> list[str]:
     found += ["logistic, all data", "logistic, minibatches"]
     if folder is not None and (folder / "posteriordb").is_dir():
         found += reversed(posteriordb.POSTERIORS)
-    return [*found, DIGITS]
+    return [*found, *networks.names(folder)]
 
 
 def target(name: str, folder: Path | None, small: bool) -> Target:
@@ -56,8 +57,8 @@ def target(name: str, folder: Path | None, small: bool) -> Target:
         return gaussian(int(name.split()[-1]), 500 if small else 1_000)
     if name.startswith("logistic"):
         return logistic(None if "all" in name else 50)
-    if name == DIGITS:
-        return digits()
+    if name in networks.names(folder):
+        return Target(*networks.network(name, folder, SEED))
     assert folder is not None
     return published(folder / "posteriordb", name)
 
@@ -74,7 +75,7 @@ def gaussian(condition: int, draws: int) -> Target:
     return Target(
         sgmcmc.Posterior.from_log_density(Partial(oscillators, jnp.asarray(curvatures))),
         Partial(scaled, scales), None, None, "full", metrics.identity(), draws,
-        int(4 * np.sqrt(condition) ** 0.5), against(reference * np.asarray(scales), vector),
+        int(4 * condition**0.375), against(reference * np.asarray(scales), vector),
     )  # fmt: skip
 
 
@@ -87,17 +88,35 @@ def vector(position):
 
 
 def against(draws: Any, transform: Callable) -> Callable[[Any], dict]:
-    """The judge that compares with draws of the law, or {name: draws}."""
+    """The judge that compares with draws of the law, or {name: draws}.
+
+    Besides the parameters it looks at the principal directions of the reference's correlation:
+    along the stiffest of them, of which single parameters show little, noise heats most.
+    """
     reference = draws if isinstance(draws, dict) else {"x": draws}
+    flat = np.concatenate(
+        [np.asarray(d).reshape(*np.shape(d)[:2], -1) for d in reference.values()], axis=-1
+    )
+    centre, scale = np.mean(flat, axis=(0, 1)), np.std(flat, axis=(0, 1))
+    along = np.linalg.eigh(np.corrcoef(flat.reshape(-1, flat.shape[-1]).T))[1]
+    names = list(reference)
+
+    def with_directions(position: Any) -> dict:
+        values = transform(position)
+        vector = jnp.concatenate([jnp.ravel(values[name]) for name in names])
+        return {**values, DIRECTIONS: (vector - centre) / scale @ along}
 
     def judge(run: Any) -> dict:
-        table = diagnostics.compare_to_reference(run, reference, transform).table
-        columns = ("mean_error", "mean_error_mcse", "sd_ratio", "sd_ratio_mcse")
+        found = diagnostics.compare_to_reference(
+            run, {**reference, DIRECTIONS: (flat - centre) / scale @ along}, with_directions
+        )
         summary = diagnostics.summary(run).table
+        columns = ("mean_error", "mean_error_mcse", "sd_ratio", "sd_ratio_mcse")
         return {
             "ess": float(np.min(summary["ess_bulk"])),
             "rhat": float(np.max(summary["rhat"])),
-            **{column: [float(v) for v in table[column]] for column in columns},
+            "names": list(found.names),
+            **{column: [float(v) for v in found.table[column]] for column in columns},
         }
 
     return judge
@@ -113,12 +132,12 @@ def logistic(batch: int | None) -> Target:
     model = models.logistic_regression(num_features=10)
     posterior = model.posterior(500)
     exact = sgmcmc.sample(
-        jax.random.key(SEED + 2), sgmcmc.hmc(posterior, 0.08, 8), jnp.zeros(11), data,
-        num_chains=4, num_burnin=200, num_samples=2_000, progress=False,
+        jax.random.key(SEED + 2), sgmcmc.hmc(posterior, 0.08, 16), jnp.zeros(11), data,
+        num_chains=4, num_burnin=200, num_samples=5_000, progress=False,
     )  # fmt: skip
     return Target(
         posterior, model.init, data, batch, "full" if batch is None else "reshuffled",
-        metrics.identity(), 1_000, 10, against(np.asarray(exact.draws), vector),
+        metrics.identity(), 2_000, 10, against(np.asarray(exact.draws), vector),
     )  # fmt: skip
 
 
@@ -133,57 +152,6 @@ def published(folder: Path, name: str) -> Target:
     return Target(
         problem.posterior, lambda key: unravel(flat + factor @ jax.random.normal(key, flat.shape)),
         problem.data, batch, "full" if batch is None else "reshuffled",
-        metrics.dense(at.covariance), 1_000, 10,
+        metrics.dense(at.covariance), 2_000, 10,
         against(posteriordb.reference_draws(folder, name), problem.transform),
     )  # fmt: skip
-
-
-def digits() -> Target:
-    """The demo's network, 256 examples a step; judged beside full batches at a short step."""
-    data = demo.digits()
-    model = models.mlp(demo.SIZES, likelihood="categorical", prior=demo.PRIOR_SCALE)
-    posterior = model.posterior(len(data.train[0]))
-    made = Target(
-        posterior, model.init, data.train, 256, "reshuffled", metrics.identity(), 100, 10, dict
-    )
-
-    def scores(run: Any) -> dict:
-        x, y = data.clean
-        leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(run.draws)]
-        summary = diagnostics.summary(run, predict=model.predict, x=x, y=y).table
-        return {
-            "norm": sum(float(np.square(leaf).sum()) for leaf in leaves)
-            / sum(leaf.size for leaf in leaves),
-            "nll": float(diagnostics.predictive(run, model.predict, x, y).nll),
-            "ess": float(np.nanmedian(summary["ess_bulk"])),
-            "rhat": float(np.nanquantile(summary["rhat"], 0.95)),
-        }
-
-    def prepare(made: Target, tuning: dict) -> Target:
-        def chains(start: Any, share: float, batch: int | None, burnin: int, draws: int) -> Any:
-            kernel = sgmcmc.baoab(
-                posterior, share * tuning["step_size"], friction=tuning["friction"]
-            )
-            return sgmcmc.sample(
-                jax.random.key(SEED + 2), kernel, start, data.train, batch_size=batch,
-                num_chains=4, num_burnin=burnin, num_samples=draws, thinning=10, progress=False,
-            )  # fmt: skip
-
-        # All begin where the network's scale has settled, which takes longer than the rest.
-        warm = chains(model.init, 0.5, 256, 3_000, 1)
-        start = jax.tree.map(lambda x: jnp.asarray(x[:, -1]), warm.draws)
-        exact = scores(chains(start, 0.25, None, 200, 100))
-
-        def judge(run: Any) -> dict:
-            found = scores(run)
-            return {
-                **found,
-                "norm_ratio": found["norm"] / exact["norm"],
-                "reference_norm": exact["norm"],
-                "reference_nll": exact["nll"],
-                "reference_rhat": exact["rhat"],
-            }
-
-        return made._replace(judge=judge, start=start)
-
-    return made._replace(prepare=prepare)
