@@ -19,7 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.steps import BATCH, LARGE, interleave, library_loop, machine, problem, summary
+from benchmarks.steps import (
+    BATCH,
+    LARGE,
+    interleave,
+    library_loop,
+    machine,
+    problem,
+    summary,
+    training,
+)
 
 INNER, ASKED = 20, 1.1
 
@@ -73,25 +82,15 @@ def flat(
 ) -> tuple[Callable, float]:
     """An optax transformation in a scan, one minibatch gradient a step."""
     import jax
-    import optax
 
     from sgmcmc import trees
 
     examples = len(jax.tree.leaves(data)[0])
     index = jax.random.randint(jax.random.key(1), (steps, BATCH), 0, examples)
 
-    def run(params: Any, state: Any, index: Any, data: Any) -> Any:
-        def body(carry: Any, rows: Any) -> Any:
-            params, state = carry
-            batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
-            gradient = posterior.potential_and_gradient(params, batch)[1]
-            updates, state = optimiser.update(gradient, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(body, (params, state), index)[0]
-
     state = optimiser.init(params)
-    compiled = jax.jit(run).lower(params, state, index, data).compile()
+    run = jax.jit(training(optimiser, posterior))
+    compiled = run.lower(params, state, index, data).compile()
     memory = compiled.memory_analysis().temp_size_in_bytes / trees.num_bytes(params)
     return lambda: jax.block_until_ready(compiled(params, state, index, data)), memory
 

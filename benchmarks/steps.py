@@ -86,6 +86,24 @@ def problem(sizes: tuple[int, ...], examples: int = EXAMPLES) -> tuple[Any, Any,
     return model.posterior(examples), model.init(jax.random.key(0)), (x, y)
 
 
+def training(optimiser: Any, posterior: Any) -> Callable:
+    """(params, state, index, data) -> (params, state): optax in a scan, a row of `index` a step."""
+    import jax
+    import optax
+
+    def run(params: Any, state: Any, index: Any, data: Any) -> Any:
+        def body(carry: Any, rows: Any) -> Any:
+            params, state = carry
+            batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
+            gradient = posterior.potential_and_gradient(params, batch)[1]
+            updates, state = optimiser.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(body, (params, state), index)[0]
+
+    return run
+
+
 def sgd_scan(posterior: Any, params: Any, data: Any, steps: int, num_chains: int) -> Callable:
     """`optax.sgd` on the same potential and batches, chains by vmap: the yardstick."""
     import jax
@@ -96,16 +114,7 @@ def sgd_scan(posterior: Any, params: Any, data: Any, steps: int, num_chains: int
     examples = len(jax.tree.leaves(data)[0])
     index = jax.random.randint(jax.random.key(1), (num_chains, steps, BATCH), 0, examples)
 
-    def one(params: Any, state: Any, index: Any, data: Any) -> Any:
-        def body(carry: Any, rows: Any) -> Any:
-            params, state = carry
-            batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
-            gradient = posterior.potential_and_gradient(params, batch)[1]
-            updates, state = optimiser.update(gradient, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(body, (params, state), index)[0]
-
+    one = training(optimiser, posterior)
     run = jax.jit(one if num_chains == 1 else jax.vmap(one, (0, 0, 0, None)))
     start = params
     if num_chains == 1:

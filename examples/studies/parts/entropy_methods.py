@@ -124,15 +124,9 @@ def judged(
     return {
         "error": error, "nll": value, "train_error": train_error, "train_nll": train_value,
         "top": float(found.top[0]), "lowest": float(found.lowest), "trace": float(found.trace),
-        "near_zero": {str(t): share(found, t) for t in (1e-4, 1e-2)},
+        "near_zero": {str(t): found.share_within(t)[0] for t in (1e-4, 1e-2)},
         "nodes": np.asarray(found.nodes).tolist(), "weights": np.asarray(found.weights).tolist(),
     }  # fmt: skip
-
-
-def share(found: Any, threshold: float) -> float:
-    """Of the eigenvalues, those nearer to 0 than the threshold, by quadrature."""
-    inside = np.abs(found.nodes) < threshold
-    return float(np.sum(np.where(inside, found.weights, 0.0)) / len(found.nodes))
 
 
 def _log_likelihood(logits: Any, frozen: Any, params: Any, batch: Any) -> Any:
