@@ -59,9 +59,9 @@ def nested(posterior: Any, params: Any, data: Any, outer: int) -> tuple[Callable
     import jax
 
     import sgmcmc
-    from sgmcmc import trees
+    from sgmcmc import _tree as trees
 
-    local = sgmcmc.local_entropy(sgmcmc.sgld(posterior, 1e-7), 1.0, num_steps=INNER)
+    local = sgmcmc.local.local_entropy(sgmcmc.sgld(posterior, 1e-7), 1.0, num_steps=INNER)
     examples = len(jax.tree.leaves(data)[0])
     index = jax.random.randint(jax.random.key(1), (outer, INNER, BATCH), 0, examples)
 
@@ -78,18 +78,18 @@ def nested(posterior: Any, params: Any, data: Any, outer: int) -> tuple[Callable
 
 
 def flat(
-    optimiser: Any, posterior: Any, params: Any, data: Any, steps: int
+    optimizer: Any, posterior: Any, params: Any, data: Any, steps: int
 ) -> tuple[Callable, float]:
     """An optax transformation in a scan, one minibatch gradient a step."""
     import jax
 
-    from sgmcmc import trees
+    from sgmcmc import _tree as trees
 
     examples = len(jax.tree.leaves(data)[0])
     index = jax.random.randint(jax.random.key(1), (steps, BATCH), 0, examples)
 
-    state = optimiser.init(params)
-    run = jax.jit(training(optimiser, posterior))
+    state = optimizer.init(params)
+    run = jax.jit(training(optimizer, posterior))
     compiled = run.lower(params, state, index, data).compile()
     memory = compiled.memory_analysis().temp_size_in_bytes / trees.num_bytes(params)
     return lambda: jax.block_until_ready(compiled(params, state, index, data)), memory
@@ -107,7 +107,7 @@ def measure(rounds: int, outer: int) -> dict[str, dict[str, float]]:
     made = {
         "local_entropy": nested(posterior, params, data, outer),
         "entropy_sgd": flat(
-            sgmcmc.entropy_sgd(key, 1.0, **numbers), posterior, params, data, steps
+            sgmcmc.optim.entropy_sgd(key, 1.0, **numbers), posterior, params, data, steps
         ),
     }
     runs = {"sgld": library_loop(sgmcmc.sgld(posterior, 1e-7), params, data, steps)}

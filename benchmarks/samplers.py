@@ -85,7 +85,7 @@ def samplers(posterior: Any, params: Any, data: Any, steps: int) -> dict[str, tu
     )  # fmt: skip
     kernels = {name: getattr(sgmcmc, name)(posterior, step) for name in overdamped}
     kernels |= {name: getattr(sgmcmc, name)(posterior, h) for name in underdamped}
-    running = sgmcmc.running_variance()
+    running = sgmcmc.gradients.running_variance()
     kernels |= {
         "sghmc, running variance": sgmcmc.sghmc(posterior, h, noise_estimate=running),
         "psgld, no Γ": sgmcmc.psgld(posterior, step, metric=metrics.rmsprop(gamma=False)),

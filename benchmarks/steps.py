@@ -86,7 +86,7 @@ def problem(sizes: tuple[int, ...], examples: int = EXAMPLES) -> tuple[Any, Any,
     return model.posterior(examples), model.init(jax.random.key(0)), (x, y)
 
 
-def training(optimiser: Any, posterior: Any) -> Callable:
+def training(optimizer: Any, posterior: Any) -> Callable:
     """(params, state, index, data) -> (params, state): optax in a scan, a row of `index` a step."""
     import jax
     import optax
@@ -96,7 +96,7 @@ def training(optimiser: Any, posterior: Any) -> Callable:
             params, state = carry
             batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
             gradient = posterior.potential_and_gradient(params, batch)[1]
-            updates, state = optimiser.update(gradient, state, params)
+            updates, state = optimizer.update(gradient, state, params)
             return (optax.apply_updates(params, updates), state), None
 
         return jax.lax.scan(body, (params, state), index)[0]
@@ -110,18 +110,18 @@ def sgd_scan(posterior: Any, params: Any, data: Any, steps: int, num_chains: int
     import jax.numpy as jnp
     import optax
 
-    optimiser = optax.sgd(1e-7)
+    optimizer = optax.sgd(1e-7)
     examples = len(jax.tree.leaves(data)[0])
     index = jax.random.randint(jax.random.key(1), (num_chains, steps, BATCH), 0, examples)
 
-    one = training(optimiser, posterior)
+    one = training(optimizer, posterior)
     run = jax.jit(one if num_chains == 1 else jax.vmap(one, (0, 0, 0, None)))
     start = params
     if num_chains == 1:
         index = index[0]
     else:
         start = jax.tree.map(lambda x: jnp.repeat(x[None], num_chains, 0), params)
-    state = optimiser.init(start)
+    state = optimizer.init(start)
     return lambda: jax.block_until_ready(run(start, state, index, data))
 
 
@@ -157,9 +157,10 @@ def library_loop(
     """The same steps by the library's own chunk, with its streams, checks and counters."""
     import jax
 
-    from sgmcmc import sampler, trees
-    from sgmcmc.execution import Settings, _Piece, _span
-    from sgmcmc.loop import run_chunk
+    from sgmcmc import _tree as trees
+    from sgmcmc.loop._chunk import run_chunk
+    from sgmcmc.sampling import _sample as sampler
+    from sgmcmc.sampling._execution import Settings, _Piece, _span
 
     settings = Settings(num_chains, 0, 1, steps, "raise", None, method)
     size = None if kernel.gradient.needs_full_batch else BATCH
@@ -179,14 +180,14 @@ def temporaries(kernel: Any, posterior: Any, params: Any, data: Any) -> float:
     import jax
     import optax
 
-    from sgmcmc import trees
+    from sgmcmc import _tree as trees
 
     batch = jax.tree.map(lambda a: a[:BATCH], data)
-    optimiser = optax.sgd(1e-7)
+    optimizer = optax.sgd(1e-7)
 
     def sgd(params: Any, batch: Any) -> Any:
         gradient = posterior.potential_and_gradient(params, batch)[1]
-        updates, _ = optimiser.update(gradient, optimiser.init(params), params)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
         return optax.apply_updates(params, updates)
 
     def step(state: Any, key: Any, batch: Any) -> Any:

@@ -3,22 +3,38 @@
 Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable record.
 """
 
-from sgmcmc.diagnostics.affine_chains import sweeps
-from sgmcmc.diagnostics.classification import Classification, classification_scores
-from sgmcmc.diagnostics.deep_linear import deep_linear_coefficient
-from sgmcmc.diagnostics.distance import PredictiveDistance, predictive_distance
-from sgmcmc.diagnostics.flatness import Flatness, compare_flatness, flatness
-from sgmcmc.diagnostics.learning import learning_coefficient
-from sgmcmc.diagnostics.learning_record import LearningCoefficient
-from sgmcmc.diagnostics.learning_sweep import LearningSweep, learning_sweep
-from sgmcmc.diagnostics.predictive import predictive
-from sgmcmc.diagnostics.reference import ReferenceComparison, compare_to_reference
-from sgmcmc.diagnostics.regression import Regression, regression_scores
-from sgmcmc.diagnostics.spectrum import spectrum
-from sgmcmc.diagnostics.spectrum_record import Spectrum
-from sgmcmc.diagnostics.stationary import StationaryLaw, stationary_law
-from sgmcmc.diagnostics.statistics import statistics
-from sgmcmc.diagnostics.summary import Summary, summary
+from sgmcmc.diagnostics import convergence, laws, learning, predictions, spectra
+from sgmcmc.diagnostics.convergence import (
+    ReferenceComparison,
+    Summary,
+    compare_to_reference,
+    statistics,
+    summary,
+)
+from sgmcmc.diagnostics.laws import StationaryLaw, stationary_law, sweeps
+from sgmcmc.diagnostics.learning import (
+    LearningCoefficient,
+    LearningSweep,
+    deep_linear_coefficient,
+    learning_coefficient,
+    learning_sweep,
+)
+from sgmcmc.diagnostics.predictions import (
+    Classification,
+    PredictiveDistance,
+    Regression,
+    classification_scores,
+    predictive,
+    predictive_distance,
+    regression_scores,
+)
+from sgmcmc.diagnostics.spectra import (
+    Flatness,
+    Spectrum,
+    compare_flatness,
+    flatness,
+    spectrum,
+)
 
 __all__ = [
     "Classification",
@@ -34,13 +50,18 @@ __all__ = [
     "classification_scores",
     "compare_flatness",
     "compare_to_reference",
+    "convergence",
     "deep_linear_coefficient",
     "flatness",
+    "laws",
+    "learning",
     "learning_coefficient",
     "learning_sweep",
+    "predictions",
     "predictive",
     "predictive_distance",
     "regression_scores",
+    "spectra",
     "spectrum",
     "stationary_law",
     "statistics",

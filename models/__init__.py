@@ -5,14 +5,12 @@ Each builder returns a `Model(init, predict, log_likelihood, log_prior)`;
 """
 
 from sgmcmc.models import posteriordb, priors
-from sgmcmc.models.bnn import mlp
-from sgmcmc.models.cnn import cnn
-from sgmcmc.models.gaussian import gaussian
-from sgmcmc.models.laplace import Laplace, laplace
-from sgmcmc.models.linear import linear_regression
-from sgmcmc.models.logistic import logistic_regression
-from sgmcmc.models.model import Model
-from sgmcmc.models.problem import Problem, linear_problem, logistic_problem
+from sgmcmc.models._gaussian import gaussian
+from sgmcmc.models._model import Model
+from sgmcmc.models._networks import cnn, mlp
+from sgmcmc.models._problem import Problem, linear_problem, logistic_problem
+from sgmcmc.models._regression import linear_regression, logistic_regression
+from sgmcmc.optim import Laplace, laplace
 
 __all__ = [
     "Laplace",

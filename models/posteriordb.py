@@ -23,8 +23,8 @@ import numpy as np
 from jax.scipy.stats import cauchy, norm, t
 from jax.tree_util import Partial
 
-from sgmcmc.models.problem import Problem, linear_problem
-from sgmcmc.posterior import Posterior
+from sgmcmc._posterior import Posterior
+from sgmcmc.models._problem import Problem, linear_problem
 from sgmcmc.types import Array, PyTree
 
 Columns = Mapping[str, Any]

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax.scipy.special import gammaln
 from jax.tree_util import Partial
 
-from sgmcmc import trees
-from sgmcmc.models.checks import positive
+from sgmcmc import _tree as trees
+from sgmcmc._checks import positive_scalar
 from sgmcmc.types import Array, PyTree
 
 
@@ -32,7 +32,7 @@ def normal(scale: float | Array = 1.0) -> Partial:
         >>> round(float(normal(1.0)({"w": jax.numpy.zeros(2)})), 4)
         -1.8379
     """
-    return Partial(_normal, positive(scale, "scale"))
+    return Partial(_normal, positive_scalar(scale, "scale"))
 
 
 def laplace(scale: float | Array = 1.0) -> Partial:
@@ -41,7 +41,7 @@ def laplace(scale: float | Array = 1.0) -> Partial:
     Raises:
         ValueError: `scale` is not a finite number > 0.
     """
-    return Partial(_laplace, positive(scale, "scale"))
+    return Partial(_laplace, positive_scalar(scale, "scale"))
 
 
 def student_t(df: float | Array = 3.0, scale: float | Array = 1.0) -> Partial:
@@ -50,7 +50,7 @@ def student_t(df: float | Array = 3.0, scale: float | Array = 1.0) -> Partial:
     Raises:
         ValueError: `df` or `scale` is not a finite number > 0.
     """
-    return Partial(_student_t, positive(df, "df"), positive(scale, "scale"))
+    return Partial(_student_t, positive_scalar(df, "df"), positive_scalar(scale, "scale"))
 
 
 def horseshoe_like(scale: float | Array = 1.0, floor: float | Array | None = None) -> Partial:
@@ -73,8 +73,9 @@ def horseshoe_like(scale: float | Array = 1.0, floor: float | Array | None = Non
     Raises:
         ValueError: `scale` or `floor` is not a finite number > 0.
     """
-    width = positive(scale, "scale")
-    return Partial(_horseshoe, width, width / 100 if floor is None else positive(floor, "floor"))
+    width = positive_scalar(scale, "scale")
+    least = width / 100 if floor is None else positive_scalar(floor, "floor")
+    return Partial(_horseshoe, width, least)
 
 
 def as_prior(prior: Any) -> Any:
@@ -87,7 +88,7 @@ def as_prior(prior: Any) -> Any:
     if callable(prior):
         return trees.as_callable(prior, "prior")
     if isinstance(prior, (int, float)) or hasattr(prior, "dtype"):
-        return Partial(_normal, positive(prior, "prior"))
+        return Partial(_normal, positive_scalar(prior, "prior"))
     raise TypeError(
         f"prior: got {type(prior).__name__}; expected a standard deviation > 0 or "
         "a function params -> () such as sgmcmc.models.priors.laplace(0.3)"

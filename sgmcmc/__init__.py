@@ -1,47 +1,62 @@
 """Stochastic-gradient MCMC on JAX: posteriors of neural networks, by proven samplers."""
 
-from typing import Any
-
-from sgmcmc import clocks, convert, gradients, local, metrics, reducers, streams
-from sgmcmc.adaptive import sa_sghmc, sa_sgld, samadams
-from sgmcmc.archive import load
-from sgmcmc.batch_statistics import refresh_batch_statistics
-from sgmcmc.chains import use_cpu_devices
-from sgmcmc.compensation import running_variance
-from sgmcmc.entropy_optimiser import entropy_sgd, entropy_sgld
-from sgmcmc.eulers import euler_maruyama, leimkuhler_matthews, sghmc, sgld, symplectic_euler
-from sgmcmc.exact import amagold, sggmc
-from sgmcmc.exchange import replica_exchange
-from sgmcmc.fitted import Fitted, NonFiniteLossError, Snapshot
-from sgmcmc.fitting import fit
-from sgmcmc.full_gradient import hmc, mala
-from sgmcmc.gibbs import gibbs_posterior
-from sgmcmc.integrators import babo, bub, quicsort, should, sort
-from sgmcmc.interop import from_blackjax
-from sgmcmc.kernels import aboba, baoab, langevin, obabo, ubu
-from sgmcmc.local import local_entropy
-from sgmcmc.modes import find_mode
-from sgmcmc.parle import parle
-from sgmcmc.posterior import Posterior
-from sgmcmc.preconditioned import psgld
-from sgmcmc.run import NonFiniteError, Run
-from sgmcmc.sampler import sample
-from sgmcmc.thermostats import sgnht
-from sgmcmc.types import Batch, Blocks, Info, Kernel, State
-from sgmcmc.version import __version__
-from sgmcmc.weight_averages import cyclical_schedule, swa_schedule, weight_average
+from sgmcmc import (
+    clocks,
+    convert,
+    exact,
+    gradients,
+    kernels,
+    local,
+    loop,
+    metrics,
+    noise,
+    optim,
+    reducers,
+    sampling,
+    streams,
+    tuning,
+    types,
+)
+from sgmcmc._interop import from_blackjax
+from sgmcmc._posterior import Posterior
+from sgmcmc._version import __version__
+from sgmcmc.exact import amagold, hmc, mala, sggmc
+from sgmcmc.kernels import (
+    Kernel,
+    aboba,
+    babo,
+    baoab,
+    bub,
+    euler_maruyama,
+    langevin,
+    leimkuhler_matthews,
+    obabo,
+    psgld,
+    quicsort,
+    replica_exchange,
+    sa_sghmc,
+    sa_sgld,
+    samadams,
+    sghmc,
+    sgld,
+    sgnht,
+    should,
+    sort,
+    symplectic_euler,
+    ubu,
+)
+from sgmcmc.loop import use_cpu_devices
+from sgmcmc.sampling import NonFiniteError, Run, load, sample
+from sgmcmc.types import Batch, Blocks, Info, State
 
 __all__ = [
     "Batch",
     "Blocks",
-    "Fitted",
     "Info",
     "Kernel",
     "NonFiniteError",
-    "NonFiniteLossError",
     "Posterior",
     "Run",
-    "Snapshot",
     "State",
     "__version__",
     "aboba",
@@ -51,35 +66,33 @@ __all__ = [
     "bub",
     "clocks",
     "convert",
-    "cyclical_schedule",
-    "entropy_sgd",
-    "entropy_sgld",
+    "diagnostics",
     "euler_maruyama",
-    "find_mode",
-    "fit",
+    "exact",
     "from_blackjax",
-    "gibbs_posterior",
     "gradients",
     "hmc",
+    "kernels",
     "langevin",
     "leimkuhler_matthews",
     "load",
     "local",
-    "local_entropy",
+    "loop",
     "mala",
     "metrics",
+    "models",
+    "noise",
     "obabo",
-    "parle",
+    "optim",
     "psgld",
     "quicsort",
     "reducers",
-    "refresh_batch_statistics",
     "replica_exchange",
-    "running_variance",
     "sa_sghmc",
     "sa_sgld",
     "samadams",
     "sample",
+    "sampling",
     "sggmc",
     "sghmc",
     "sgld",
@@ -87,18 +100,23 @@ __all__ = [
     "should",
     "sort",
     "streams",
-    "swa_schedule",
     "symplectic_euler",
+    "tuning",
+    "types",
     "ubu",
     "use_cpu_devices",
-    "weight_average",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name):  # type: ignore[no-untyped-def]
     """`sgmcmc.models` and `sgmcmc.diagnostics` are loaded when they are first asked for."""
     if name in ("models", "diagnostics"):
-        from importlib import import_module
+        import importlib
 
-        return import_module(f"sgmcmc.{name}")
+        return importlib.import_module(f"sgmcmc.{name}")
     raise AttributeError(f"module 'sgmcmc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows: the public names, those not loaded yet among them."""
+    return __all__

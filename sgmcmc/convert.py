@@ -90,7 +90,7 @@ def sghmc_paper(eta: float, alpha: float, temperature: float = 1.0) -> Conventio
     return Convention("sghmc", h, alpha / h, temperature)
 
 
-def optimiser(
+def optimizer(
     learning_rate: float, momentum: float, data_size: int, temperature: float = 1.0
 ) -> Convention:
     """SGD on the mean loss with momentum decay β, v ← βv − ℓ ∇(U/N); θ += v, and its sampler.
@@ -116,7 +116,7 @@ def diffrax(gamma: float, u: float, step_size: float) -> Convention:
 
 
 class EntropyConvention(NamedTuple):
-    """Arguments for `sgmcmc.entropy_sgd`, or for `sgmcmc.local_entropy` and its `sgld`.
+    """Arguments for `sgmcmc.optim.entropy_sgd`, or for `sgmcmc.local.local_entropy` and its `sgld`.
 
     Attributes:
         step_size, temperature: of the inner `sgld`.
@@ -143,7 +143,7 @@ def entropy_sgd(
         thermal_noise: ε ≥ 0.
 
     What a form has beside this: the programs have Nesterov momentum, in the inner loop (see
-    `sgmcmc.entropy_sgd`; it is not Langevin dynamics at temperature T) and in the outer step
+    `sgmcmc.optim.entropy_sgd`; it is not Langevin dynamics at temperature T) and in the outer step
     (not made here), and evaluate a gradient at x that they do not use; the first text adds
     ρ ∇f(x) of another batch to the outer step (not made here).
     """

@@ -26,6 +26,7 @@ import sgmcmc
 from sgmcmc import diagnostics, models
 
 SIZES, PRIOR_SCALE, CLASSES = (64, 64, 64, 10), 1.0, 10
+
 MAP_BATCH, MAP_RATE = 64, 1e-3
 
 
@@ -103,7 +104,7 @@ def fit_map(key: jax.Array, model: Any, data: Any, steps: int) -> tuple[Any, flo
 
 def _descend(model: Any, posterior: Any, steps: int, key: jax.Array, data: Any) -> Any:
     init_key, batch_key = jax.random.split(key)
-    optimiser = optax.adam(optax.cosine_decay_schedule(MAP_RATE, steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(MAP_RATE, steps))
     params = model.init(init_key)
 
     def step(carry: Any, t: jax.Array) -> tuple[Any, None]:
@@ -114,10 +115,10 @@ def _descend(model: Any, posterior: Any, steps: int, key: jax.Array, data: Any) 
         batch = jax.tree.map(lambda a: a[rows], data)
         gradient = posterior.potential_and_gradient(params, batch)[1]
         gradient = jax.tree.map(lambda g: g / posterior.data_size, gradient)
-        updates, state = optimiser.update(gradient, state, params)
+        updates, state = optimizer.update(gradient, state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), jnp.arange(steps))
+    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))
     return params
 
 

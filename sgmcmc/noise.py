@@ -52,8 +52,11 @@ _POLYNOMIAL = (
 )
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
 _PARITY = 0x1BD11BDA
+
 _PARTITIONABLE = "jax_threefry_partitionable"
+
 _LANES = 128
 
 

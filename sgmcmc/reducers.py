@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from sgmcmc import trees
+from sgmcmc import _tree as trees
 from sgmcmc.types import Array, PyTree
 
 

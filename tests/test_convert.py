@@ -162,17 +162,17 @@ def test_sghmc_paper():
     check(ours(convention, p0), underdamped(theirs, convention.step_size * p0))
 
 
-def test_optimiser_is_the_sampler_at_temperature_zero():
+def test_optimizer_is_the_sampler_at_temperature_zero():
     """optax.sgd with momentum on the mean loss is `sghmc` at T = 0, iterate by iterate."""
     rate, beta = 0.05, 0.9
-    optimiser = optax.sgd(rate, momentum=beta)
+    optimizer = optax.sgd(rate, momentum=beta)
     theta = jnp.zeros(D)
-    state, theirs = optimiser.init(theta), []
+    state, theirs = optimizer.init(theta), []
     for _ in range(STEPS):
-        updates, state = optimiser.update(jnp.asarray(gradient(theta) / N), state, theta)
+        updates, state = optimizer.update(jnp.asarray(gradient(theta) / N), state, theta)
         theta = optax.apply_updates(theta, updates)
         theirs.append(np.asarray(theta))
-    check(ours(convert.optimiser(rate, beta, N, temperature=0.0), np.zeros(D)), np.array(theirs))
+    check(ours(convert.optimizer(rate, beta, N, temperature=0.0), np.zeros(D)), np.array(theirs))
 
 
 def test_amagold_friction_agrees_to_first_order():
@@ -226,4 +226,4 @@ def test_bad_numbers_are_named():
     with pytest.raises(ValueError, match=r"epsilon: got -1; expected a finite number > 0"):
         convert.welling_teh(-1)
     with pytest.raises(ValueError, match=r"momentum: got 1\.5; allowed: 0 ≤ momentum < 1"):
-        convert.optimiser(0.1, 1.5, 10)
+        convert.optimizer(0.1, 1.5, 10)

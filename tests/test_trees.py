@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgmcmc import trees
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
 
 X = {"a": jnp.array([1.0, 2.0]), "b": [jnp.array(3.0)]}
 Y = {"a": jnp.array([0.5, -1.0]), "b": [jnp.array(4.0)]}
@@ -72,18 +73,18 @@ def test_copies_are_new_buffers():
 def test_parameters_are_floating_arrays(tree, error, message):
     """What is no floating array is named by its path."""
     with pytest.raises(error, match=message):
-        trees.require_floating(tree, "p")
+        checks.require_floating(tree, "p")
 
 
 def test_structures_are_compared_by_leaf():
     """The first leaf that differs is named, with both shapes, or the names that are not shared."""
-    trees.require_same_structure(X, Y, "x", "y")
+    checks.require_same_structure(X, Y, "x", "y")
     with pytest.raises(ValueError, match=r"x: leaf a has shape \(3,\); y has \(2,\) there"):
-        trees.require_same_structure({**X, "a": jnp.ones(3)}, Y, "x", "y")
+        checks.require_same_structure({**X, "a": jnp.ones(3)}, Y, "x", "y")
     with pytest.raises(ValueError, match=r"x: its tree differs from that of y at .*'b/0', 'c'"):
-        trees.require_same_structure({"a": X["a"], "c": X["a"]}, Y, "x", "y")
+        checks.require_same_structure({"a": X["a"], "c": X["a"]}, Y, "x", "y")
     with pytest.raises(ValueError, match="its containers"):
-        trees.require_same_structure([X["a"]], (X["a"],), "x", "y")
+        checks.require_same_structure([X["a"]], (X["a"],), "x", "y")
 
 
 def double(x, factor=2.0):

@@ -57,20 +57,22 @@ def quadratic_rows(loops: int) -> list[tuple[str, float, float, float]]:
         exact -= 0.5 * np.sum(gamma * STIFFNESS / (STIFFNESS + gamma))
         out.append((f"F, γ={gamma:g}, closed form", exact, printed, 1e-6))
         if gamma < 100:  # there N(x, 1/γ) misses the mass, and `effective_samples` says so
-            value = sgmcmc.local_entropy(kernel, gamma).value
+            value = sgmcmc.local.local_entropy(kernel, gamma).value
             found = value(jax.random.key(1), x, num_samples=20 * loops)
             error = 3 * float(found.standard_error)
             out.append((f"F, γ={gamma:g}, sampled", float(found.value), printed, error))
     for averaging, printed_mean in PRINTED_INNER.items():
         still = sgmcmc.sgld(posterior, 0.01, temperature=0.0)
-        local = sgmcmc.local_entropy(still, 1.0, num_steps=20, averaging=averaging)
+        local = sgmcmc.local.local_entropy(still, 1.0, num_steps=20, averaging=averaging)
         found = -local.gradient(jax.random.key(0), x).gradient
         out += [
             (f"γ(x − Eμ)[{i}], a={averaging}", float(found[i]), printed_mean[i], 1e-6)
             for i in range(3)
         ]
     exact_kernel = sgmcmc.baoab(posterior, 0.1, friction=3.0)  # exact on a Gaussian
-    local = sgmcmc.local_entropy(exact_kernel, 10.0, num_steps=200, averaging=None, num_burnin=100)
+    local = sgmcmc.local.local_entropy(
+        exact_kernel, 10.0, num_steps=200, averaging=None, num_burnin=100
+    )
     found = _loops(local, loops // 10, x).gradient
     error = 3 * found.std(axis=0) / np.sqrt(len(found))
     out += [
@@ -82,7 +84,7 @@ def quadratic_rows(loops: int) -> list[tuple[str, float, float, float]]:
         )
         for i in range(3)
     ]
-    spread = _loops(sgmcmc.local_entropy(kernel, 1.0), loops, x).mean.std(axis=0)
+    spread = _loops(sgmcmc.local.local_entropy(kernel, 1.0), loops, x).mean.std(axis=0)
     out += [
         (f"sd of μ[{i}]", float(spread[i]), PRINTED_SPREAD[i],
          3 * PRINTED_SPREAD[i] / np.sqrt(2 * loops))

@@ -34,7 +34,7 @@ import sgmcmc
 from sgmcmc import gradients, metrics
 from sgmcmc.diagnostics import compare_to_reference
 from sgmcmc.models import posteriordb
-from sgmcmc.models.problem import Problem
+from sgmcmc.models._problem import Problem
 
 SEED = 20240
 NUM_CHAINS, NUM_DRAWS = 16, 1_000

@@ -35,7 +35,7 @@ from parts.star_chains import kept
 import sgmcmc
 from sgmcmc import models
 from sgmcmc.diagnostics import Spectrum, spectrum
-from sgmcmc.diagnostics.spectrum import curvature_of
+from sgmcmc.diagnostics.spectra._spectrum import curvature_of
 
 KINDS = ("hessian", "gauss_newton")
 # Bars of part A, on each key: relative error of the trace and of the largest eigenvalue, and
@@ -56,7 +56,7 @@ def trained(sizes: tuple[int, ...], train: Any, steps: int) -> tuple[Any, Any, A
     model = models.mlp(sizes)
     posterior = model.posterior(len(data[1]))
     start = model.init(jax.random.key(0))
-    found = sgmcmc.find_mode(
+    found = sgmcmc.optim.find_mode(
         jax.random.key(1), posterior, start, data, batch_size=128, num_steps=steps,
         learning_rate=0.003,
     )  # fmt: skip

@@ -11,8 +11,8 @@ import pytest
 
 import sgmcmc
 from sgmcmc import clocks
-from sgmcmc.adaptive import AdaptiveKernel
-from sgmcmc.splitting import extend
+from sgmcmc.kernels._samadams import AdaptiveKernel
+from sgmcmc.kernels._splitting import extend
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -8,7 +8,7 @@ import pytest
 
 import sgmcmc
 from sgmcmc import streams
-from sgmcmc.exact import Amagold, Sggmc
+from sgmcmc.exact._minibatch import Amagold, Sggmc
 from sgmcmc.types import Blocks
 from tests.defects.test_defects import as_a, must_fail
 from tests.laws import blocks

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 import sgmcmc
-from sgmcmc import metrics, noise, substeps, trees
+from sgmcmc import _tree as trees
+from sgmcmc import noise
 from sgmcmc.diagnostics import stationary_law
-from sgmcmc.gradients import Minibatch
-from sgmcmc.splitting import SplittingKernel
+from sgmcmc.gradients._minibatch import Minibatch
+from sgmcmc.kernels import _flows as substeps
+from sgmcmc.kernels._splitting import SplittingKernel
+from sgmcmc.metrics import _constant as constant
 from tests.laws import oracle, samplers
 
 STIFFNESS, CENTRES = np.array([0.1, 0.4, 0.2, 0.3]), np.array([-1.0, 0.5, 2.0, 0.0])
@@ -248,7 +251,7 @@ def test_two_sub_steps_with_the_same_normals():
 def test_metric_on_the_wrong_side():
     """L in the place of Lᵀ in the kick fails the whitened law of a correlated target."""
 
-    class Swapped(metrics.Dense):
+    class Swapped(constant.Dense):
         def to_momentum(self, gradient):
             return self.factor @ gradient
 
@@ -260,5 +263,5 @@ def test_metric_on_the_wrong_side():
         law = stationary_law(sgmcmc.baoab(posterior, 0.2, metric=metric), jnp.zeros(2))
         np.testing.assert_allclose(law.covariance, target, atol=1e-10)
 
-    check(metrics.dense(target))
-    must_fail(check, Swapped(metrics.dense(target).factor))
+    check(constant.dense(target))
+    must_fail(check, Swapped(constant.dense(target).factor))

@@ -1,4 +1,4 @@
-"""Defects of the optimisers and samplers of local entropy: each must fail a check."""
+"""Defects of the optimizers and samplers of local entropy: each must fail a check."""
 
 import equinox as eqx
 import jax
@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 import sgmcmc
-from sgmcmc import trees
-from sgmcmc.entropy_optimiser import EntropyOptimiser, EntropySampler, transformation
-from sgmcmc.gibbs import GibbsKernel
-from sgmcmc.parle import Parle
-from sgmcmc.rates import Constant
+from sgmcmc import _tree as trees
+from sgmcmc._schedule import Constant
+from sgmcmc.local._gibbs import GibbsKernel
+from sgmcmc.optim._entropy_sgd import EntropyOptimizer, EntropySampler, Parle, transformation
 from tests.defects.test_defects import as_a, must_fail
 from tests.laws import test_entropy_sgld, test_gibbs, test_parle
 from tests.laws.test_local_entropy import START, STIFFNESS, inner_mean
@@ -24,7 +23,7 @@ def double_precision():
         yield
 
 
-def check_optimiser(transform):
+def check_optimizer(transform):
     """An outer step of Entropy-SGD without noise moves the anchor as the recursion says."""
     params = jnp.asarray(START)
     state = transform.init(params)
@@ -35,14 +34,14 @@ def check_optimiser(transform):
     np.testing.assert_allclose(state.anchor, exact, rtol=1e-10)
 
 
-class AverageFromZero(EntropyOptimiser):
+class AverageFromZero(EntropyOptimizer):
     """The average begins at zero."""
 
     def start(self, anchor):
         return trees.zeros_like(anchor)
 
 
-class PushedAway(EntropyOptimiser):
+class PushedAway(EntropyOptimizer):
     """The γ-term pushes away from the anchor."""
 
     def inner_move(self, key, gradient, params, anchor, precision):
@@ -50,13 +49,13 @@ class PushedAway(EntropyOptimiser):
 
 
 @pytest.mark.parametrize("kind", [AverageFromZero, PushedAway])
-def test_optimiser(kind):
+def test_optimizer(kind):
     """The two slips of the optax form."""
-    right = sgmcmc.entropy_sgd(
+    right = sgmcmc.optim.entropy_sgd(
         jax.random.key(0), 0.5, precision=1.0, step_size=0.01, temperature=0.0
     )
-    check_optimiser(right)
-    must_fail(check_optimiser, transformation(as_a(kind, right.init.args[0])))
+    check_optimizer(right)
+    must_fail(check_optimizer, transformation(as_a(kind, right.init.args[0])))
 
 
 class PowerForgotten(EntropySampler):
@@ -100,7 +99,7 @@ class Uncoupled(Parle):
     """Replicas are pulled towards zero, not towards their mean."""
 
     def outer_step(self, state, mean, precision, last):
-        moved = EntropyOptimiser.outer_step(self, state, mean, precision, last)
+        moved = EntropyOptimizer.outer_step(self, state, mean, precision, last)
         rate = self.learning_rate(state.outer) * self.coupling(state.outer)
         return trees.axpy(-rate, state.anchor, moved)
 

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sgmcmc import Batch, gradients, trees
-from sgmcmc.anchored import SVRG, Anchor, ControlVariate
-from sgmcmc.saga import SAGA
-from tests import enumeration as every
+from sgmcmc import Batch, gradients
+from sgmcmc import _tree as trees
+from sgmcmc.gradients._control_variate import SVRG, Anchor, ControlVariate
+from sgmcmc.gradients._saga import SAGA
+from tests.gradients import enumeration as every
 
 
 @pytest.fixture(autouse=True)

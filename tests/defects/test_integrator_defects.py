@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import sgmcmc
-from sgmcmc import shifted_ode, streams, trees
+from sgmcmc import _tree as trees
+from sgmcmc import streams
 from sgmcmc.diagnostics import stationary_law, sweeps
+from sgmcmc.kernels import _shifted_ode as shifted_ode
 from tests.defects.test_defects import CENTRES, STIFFNESS, as_a, must_fail
 from tests.laws import samplers
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sgmcmc
-from sgmcmc import trees
+from sgmcmc import _tree as trees
 from sgmcmc.diagnostics import learning_coefficient
 from sgmcmc.local import LocalEntropy
 from tests.defects.test_defects import as_a, must_fail
@@ -24,7 +24,7 @@ def double_precision():
 
 def entropy():
     kernel = sgmcmc.sgld(quadratic(), 0.01, temperature=0.0)
-    return sgmcmc.local_entropy(kernel, 1.0, num_steps=20, averaging=0.25)
+    return sgmcmc.local.local_entropy(kernel, 1.0, num_steps=20, averaging=0.25)
 
 
 def check_inner_loop(entropy):

@@ -10,14 +10,17 @@ import pytest
 from jax.tree_util import Partial
 
 import sgmcmc
-from sgmcmc import batch_statistics, models, trees, weight_averages
+from sgmcmc import _tree as trees
+from sgmcmc import models
 from sgmcmc.diagnostics import spectrum
-from sgmcmc.diagnostics.curvatures import Curvature
+from sgmcmc.diagnostics.spectra._operator import Curvature
+from sgmcmc.optim import _batch_norm as batch_statistics
+from sgmcmc.optim import _swa as weight_averages
 from tests.defects.test_defects import must_fail
 from tests.diagnostics.test_spectrum import EIGENVALUES, of_quadratic
 
 decomp = pytest.importorskip("matfree.decomp")
-MODULE = sys.modules["sgmcmc.diagnostics.spectrum"]  # the package has a function of that name
+MODULE = sys.modules[sgmcmc.diagnostics.spectrum.__module__]
 
 ROWS = np.random.default_rng(0).normal(size=(40, 3))
 DATA = (jnp.asarray(ROWS, jnp.float32), jnp.arange(40) % 3)
@@ -158,10 +161,10 @@ def test_gauss_newton(monkeypatch):
 
 def check_average():
     """Steps 3 and 5 of x = 1, 2, 3, …: 4."""
-    optimiser = sgmcmc.weight_average(3, 2)
-    state, x = optimiser.init(jnp.zeros(())), jnp.zeros(())
+    optimizer = sgmcmc.optim.weight_average(3, 2)
+    state, x = optimizer.init(jnp.zeros(())), jnp.zeros(())
     for _ in range(6):
-        updates, state = optimiser.update(jnp.ones(()), state, x)
+        updates, state = optimizer.update(jnp.ones(()), state, x)
         x = optax.apply_updates(x, updates)
     assert float(state.average) == 4
 
@@ -199,7 +202,7 @@ def check_statistics():
     own = lambda x: {"mean": x.mean(axis=0), "var": x.var(axis=0)}  # noqa: E731
     apply = lambda p, old, x: jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, old, own(x))  # noqa: E731
     start = {"mean": jnp.zeros(3), "var": jnp.ones(3)}
-    new = sgmcmc.refresh_batch_statistics(apply, (), start, [rows[:10], rows[10:]])
+    new = sgmcmc.optim.refresh_batch_statistics(apply, (), start, [rows[:10], rows[10:]])
     np.testing.assert_allclose(new["mean"], ROWS.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(new["var"], ROWS.var(axis=0), rtol=1e-4)
 

@@ -15,10 +15,7 @@ from jax.tree_util import Partial
 from scipy.integrate import quad
 
 import sgmcmc
-from sgmcmc.diagnostics import (
-    deep_linear_coefficient,
-    learning_coefficient,
-)
+from sgmcmc.diagnostics import deep_linear_coefficient, learning_coefficient
 
 STIFFNESS = np.logspace(-4, 1, 11)
 BAOAB = functools.partial(sgmcmc.baoab, friction=2.0)

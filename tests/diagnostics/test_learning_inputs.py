@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 import sgmcmc
 from sgmcmc.diagnostics import LearningCoefficient, learning_coefficient
-from sgmcmc.diagnostics.learning_record import complaints
+from sgmcmc.diagnostics.learning._record import complaints
 from tests.diagnostics.test_learning_coefficient import (
     BAOAB,
     _normal,

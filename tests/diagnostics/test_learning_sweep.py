@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 import sgmcmc
 from sgmcmc.diagnostics import LearningCoefficient, learning_sweep
-from sgmcmc.diagnostics.learning_sweep import judge_cells
+from sgmcmc.diagnostics.learning._sweep import judge_cells
 from tests.diagnostics.test_learning_coefficient import (
     BAOAB,
     _normal,

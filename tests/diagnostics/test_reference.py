@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgmcmc.diagnostics import compare_to_reference, reference, statistics
+from sgmcmc.diagnostics import compare_to_reference, statistics
+from sgmcmc.diagnostics.convergence import _reference as reference
 
 RNG = np.random.default_rng(0)
 NORMALS = RNG.normal(size=(4, 500, 2))

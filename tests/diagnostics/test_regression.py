@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 
 from sgmcmc.diagnostics import regression_scores
-from sgmcmc.diagnostics.regression import LEVELS
+from sgmcmc.diagnostics.predictions._regression import LEVELS
 
 RNG = np.random.default_rng(0)
 

@@ -10,8 +10,8 @@ from scipy import stats
 import sgmcmc
 from sgmcmc import models
 from sgmcmc.diagnostics import spectrum
-from sgmcmc.diagnostics.curvatures import Curvature
-from sgmcmc.diagnostics.spectrum import curvature_of
+from sgmcmc.diagnostics.spectra._operator import Curvature
+from sgmcmc.diagnostics.spectra._spectrum import curvature_of
 
 pytest.importorskip("matfree")
 
@@ -27,7 +27,7 @@ def trained():
     posterior = model.posterior(len(x))
     with jax.debug_key_reuse(False):  # one key twice, on purpose
         start = model.init(jax.random.key(0))
-        params = sgmcmc.find_mode(
+        params = sgmcmc.optim.find_mode(
             jax.random.key(1), posterior, start, data, num_steps=600, learning_rate=0.03
         )
     return posterior, params, data

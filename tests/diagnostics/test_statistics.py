@@ -5,7 +5,7 @@ import pytest
 from arviz_stats.base.array import array_stats
 
 from sgmcmc.diagnostics import statistics
-from sgmcmc.diagnostics.statistics import kish_efficiency
+from sgmcmc.diagnostics.convergence._statistics import kish_efficiency
 
 AXES = {"chain_axis": 0, "draw_axis": 1}
 

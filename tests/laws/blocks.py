@@ -18,7 +18,7 @@ import numpy as np
 
 import sgmcmc
 from sgmcmc import streams
-from sgmcmc.corrected import BlockNoise
+from sgmcmc.exact._base import BlockNoise
 from sgmcmc.types import Array, Batch, Blocks
 
 # The double well of four batches: U = Σ_i [a_i x⁴/4 − b_i x²/2 + c_i x].

@@ -20,7 +20,7 @@ import numpy as np
 
 import sgmcmc
 from sgmcmc import gradients
-from sgmcmc.saga import Table
+from sgmcmc.gradients._saga import Table
 from tests.laws import oracle, samplers
 
 STIFFNESS, CENTRES = np.array([0.1, 0.4, 0.2, 0.3]), np.array([-1.0, 0.5, 2.0, 0.0])

@@ -7,7 +7,7 @@ import pytest
 
 import sgmcmc
 from sgmcmc import gradients
-from sgmcmc.averaged import Memory
+from sgmcmc.gradients._averaged import Memory
 from tests.laws import samplers
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -10,8 +10,8 @@ import pytest
 
 import sgmcmc
 from sgmcmc import metrics
-from sgmcmc.compensation import CompensatedKernel
 from sgmcmc.diagnostics import stationary_law
+from sgmcmc.kernels._sghmc import CompensatedKernel
 from tests.laws import oracle, samplers
 
 
@@ -63,7 +63,7 @@ def test_the_running_estimate_finds_the_variance():
     """
     posterior = sgmcmc.Posterior(_tilts, _standard, data_size=1)
     kernel = sgmcmc.sghmc(
-        posterior, 0.2, friction=1.0, noise_estimate=sgmcmc.running_variance(0.99)
+        posterior, 0.2, friction=1.0, noise_estimate=sgmcmc.gradients.running_variance(0.99)
     )
     state = kernel.init(jax.random.normal(jax.random.key(0), (2_000,)), jax.random.key(1))
     squares, variance, clipped = (np.asarray(x) for x in _averages(kernel, state, 2.0, 1_000))
@@ -118,7 +118,7 @@ class SameBatch(CompensatedKernel):
 def test_the_estimate_does_not_know_the_batch_it_corrects():
     """V̂ of a step is made of earlier gradients; one made with its own fails the check."""
     posterior = sgmcmc.Posterior(_tilts, _standard, data_size=1)
-    kernel = sgmcmc.sghmc(posterior, 0.2, noise_estimate=sgmcmc.running_variance(0.5))
+    kernel = sgmcmc.sghmc(posterior, 0.2, noise_estimate=sgmcmc.gradients.running_variance(0.5))
     check_estimate_is_older_than_the_batch(kernel)
     fields = {f.name: getattr(kernel, f.name) for f in dataclasses.fields(kernel)}
     with pytest.raises(AssertionError):
@@ -146,7 +146,7 @@ def test_bad_estimates_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         sgmcmc.sghmc(samplers.harmonic(), 0.2, **options)
     with pytest.raises(ValueError, match=r"decay: got 1.0"):
-        sgmcmc.running_variance(1.0)
+        sgmcmc.gradients.running_variance(1.0)
 
 
 def test_an_estimate_of_another_shape_is_refused():

@@ -13,8 +13,8 @@ from jax.flatten_util import ravel_pytree
 
 import sgmcmc
 from sgmcmc import gradients, metrics, streams
-from sgmcmc.corrected import BlockNoise
-from sgmcmc.splitting import Pace
+from sgmcmc.exact._base import BlockNoise
+from sgmcmc.kernels._splitting import Pace
 from sgmcmc.types import Batch, Blocks
 from tests.laws import blocks
 

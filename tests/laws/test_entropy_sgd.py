@@ -33,7 +33,7 @@ def test_the_nested_loop():
     """
     gamma, h, eta, decay = 2.0, 0.005, 0.3, 0.1
     scope = sgmcmc.local.scoping(gamma, 0.01)
-    transform = sgmcmc.entropy_sgd(
+    transform = sgmcmc.optim.entropy_sgd(
         jax.random.key(0), eta, precision=scope, step_size=h, num_steps=5, temperature=0.0
     )
     chain = optax.chain(optax.add_decayed_weights(decay), transform)
@@ -61,7 +61,7 @@ def test_flat_is_nested(outer_steps, dtype, tolerance):
     """E1: with noise, L = 5, anchors are the nested loop's to 1e-6, in float64 to 1e-14."""
     gamma, h, eta, temperature = 2.0, 0.005, 0.3, 0.01
     key = jax.random.key(7)
-    transform = sgmcmc.entropy_sgd(
+    transform = sgmcmc.optim.entropy_sgd(
         key, eta, precision=gamma, step_size=h, num_steps=5, temperature=temperature
     )
     batches = np.random.default_rng(1).normal(size=(5 * outer_steps, 3)).astype(dtype)
@@ -92,7 +92,7 @@ def test_flat_is_nested(outer_steps, dtype, tolerance):
 def test_momentum():
     """Nesterov's inside: of loss gradients alone, forgotten at every outer step; rate absorbed."""
     gamma, h, eta, m = 2.0, 0.002, 0.6, 0.9
-    transform = sgmcmc.entropy_sgd(
+    transform = sgmcmc.optim.entropy_sgd(
         jax.random.key(0), eta, precision=gamma, step_size=h, num_steps=5, temperature=0.0,
         momentum=m, absorbed=True,
     )  # fmt: skip
@@ -116,18 +116,20 @@ def test_published_forms_can_be_passed_on():
     ends = []
     for form, eta in (("code", 0.4), ("text_final", 0.4), ("text_v1", 0.2)):
         made = sgmcmc.convert.entropy_sgd(form, 0.01, 0.0)._replace(temperature=0.0, averaging=0.5)
-        transform = sgmcmc.entropy_sgd(jax.random.key(0), eta, precision=2.0, **made._asdict())
+        transform = sgmcmc.optim.entropy_sgd(
+            jax.random.key(0), eta, precision=2.0, **made._asdict()
+        )
         ends.append(train(transform, jnp.asarray(START), pulled)(np.zeros((40, 3)))[0][0])
     np.testing.assert_allclose(ends[1:], [ends[0]] * 2, rtol=1e-12)
 
 
 def test_one_outer_step_is_local_entropy():
     """Its move is η times `local_entropy`'s gradient, and μ has the known inner mean."""
-    transform = sgmcmc.entropy_sgd(
+    transform = sgmcmc.optim.entropy_sgd(
         jax.random.key(0), 0.5, precision=1.0, step_size=0.01, temperature=0.0
     )
     (params, state), _ = train(transform, jnp.asarray(START), pulled)(np.zeros((20, 3)))
-    entropy = sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), 0.01, temperature=0.0), 1.0)
+    entropy = sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), 0.01, temperature=0.0), 1.0)
     gradient = entropy.gradient(jax.random.key(0), jnp.asarray(START)).gradient
     np.testing.assert_allclose(params, START + 0.5 * gradient, rtol=1e-12)
     np.testing.assert_allclose(
@@ -137,13 +139,13 @@ def test_one_outer_step_is_local_entropy():
 
 def test_limits():
     """L → ∞: proximal-point steps. γ → ∞ with h < 2/γ: SGD at rate η."""
-    many = sgmcmc.entropy_sgd(
+    many = sgmcmc.optim.entropy_sgd(
         jax.random.key(0), 1.0, precision=1.0, step_size=0.015, num_steps=2_000, averaging=1.0,
         temperature=0.0,
     )  # fmt: skip
     (params, _), _ = train(many, jnp.asarray(START), pulled)(np.zeros((6_000, 3)))
     np.testing.assert_allclose(params, START / (1 + STIFFNESS) ** 3, rtol=1e-9)
-    strong = sgmcmc.entropy_sgd(
+    strong = sgmcmc.optim.entropy_sgd(
         jax.random.key(0), 0.005, precision=1e8, step_size=1e-8, num_steps=2, averaging=1.0,
         temperature=0.0,
     )  # fmt: skip
@@ -153,7 +155,7 @@ def test_limits():
 
 def test_noise():
     """Free inner moves are N(0, 2hT): variance of 20,000, within 4 standard errors, 4%."""
-    transform = sgmcmc.entropy_sgd(
+    transform = sgmcmc.optim.entropy_sgd(
         jax.random.key(0), 1.0, precision=1e-9, step_size=0.02, num_steps=1, averaging=1.0,
         temperature=3.0,
     )  # fmt: skip
@@ -178,7 +180,7 @@ def test_bad_input(changed, message):
     """Each bad number is named; so are missing parameters."""
     given = {"learning_rate": 0.1, "precision": 1.0, "step_size": 0.1} | changed
     with pytest.raises(ValueError, match=message):
-        sgmcmc.entropy_sgd(jax.random.key(0), given.pop("learning_rate"), **given)
+        sgmcmc.optim.entropy_sgd(jax.random.key(0), given.pop("learning_rate"), **given)
 
 
 def test_one_trace_for_other_numbers():
@@ -190,9 +192,11 @@ def test_one_trace_for_other_numbers():
         return jnp.sum(y**2)
 
     for rate, gamma in ((0.1, 1.0), (0.2, 3.0)):
-        transform = sgmcmc.entropy_sgd(jax.random.key(0), rate, precision=gamma, step_size=0.1)
-        sgmcmc.fit(
-            jax.random.key(1), loss, jnp.ones(2), optimiser=transform, num_steps=3, progress=False
+        transform = sgmcmc.optim.entropy_sgd(
+            jax.random.key(0), rate, precision=gamma, step_size=0.1
+        )
+        sgmcmc.optim.fit(
+            jax.random.key(1), loss, jnp.ones(2), optimizer=transform, num_steps=3, progress=False
         )
         if rate == 0.1:
             once = len(traces)
@@ -201,6 +205,6 @@ def test_one_trace_for_other_numbers():
 
 def test_missing_params():
     """optax lets them be left out; here they are needed."""
-    transform = sgmcmc.entropy_sgd(jax.random.key(0), 0.1, precision=1.0, step_size=0.1)
+    transform = sgmcmc.optim.entropy_sgd(jax.random.key(0), 0.1, precision=1.0, step_size=0.1)
     with pytest.raises(ValueError, match="params: got None"):
         transform.update(jnp.zeros(2), transform.init(jnp.zeros(2)))

@@ -25,7 +25,7 @@ def make(**changed):
         "temperature": TEMPERATURE, "precision": GAMMA, "step_size": STEP, "power": POWER,
         "num_steps": 50, "averaging": 0.1,
     } | changed  # fmt: skip
-    return sgmcmc.entropy_sgld(jax.random.key(0), given.pop("rate", RATE), **given)
+    return sgmcmc.optim.entropy_sgld(jax.random.key(0), given.pop("rate", RATE), **given)
 
 
 def anchors(transform, chains=4_000):

@@ -15,8 +15,9 @@ import pytest
 from scipy import stats
 
 import sgmcmc
-from sgmcmc import replicas, swaps
-from sgmcmc.replicas import ReplicaExchange
+from sgmcmc.kernels import _replica_exchange as replicas
+from sgmcmc.kernels import _swaps as swaps
+from sgmcmc.kernels._replica_exchange import ReplicaExchange
 from tests.laws import samplers
 
 COLD, HOT = 1.0, 6.0

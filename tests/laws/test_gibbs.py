@@ -12,8 +12,8 @@ from tests.laws.test_local_entropy import quadratic
 
 def make(num_steps=50, averaging=0.1, power=POWER):
     inner = sgmcmc.sgld(quadratic(), STEP, temperature=TEMPERATURE)
-    entropy = sgmcmc.local_entropy(inner, GAMMA, num_steps=num_steps, averaging=averaging)
-    return sgmcmc.gibbs_posterior(entropy, RATE, power=power)
+    entropy = sgmcmc.local.local_entropy(inner, GAMMA, num_steps=num_steps, averaging=averaging)
+    return sgmcmc.local.gibbs_posterior(entropy, RATE, power=power)
 
 
 def run(kernel, **changed):
@@ -47,7 +47,9 @@ def test_resuming_and_schedules():
     np.testing.assert_array_equal(first.resume(8, progress=False).draws, whole.draws)
     inner = sgmcmc.sgld(quadratic(), STEP, temperature=TEMPERATURE)
     scope = sgmcmc.local.scoping(GAMMA, 0.5)
-    kernel = sgmcmc.gibbs_posterior(sgmcmc.local_entropy(inner, scope, num_steps=2), RATE)
+    kernel = sgmcmc.local.gibbs_posterior(
+        sgmcmc.local.local_entropy(inner, scope, num_steps=2), RATE
+    )
     state = kernel.init(jnp.ones(3), jax.random.key(0))
     state = state._replace(clock=state.clock._replace(count=jnp.asarray(7)))
     info = kernel.step(jax.random.key(1), state)[1]
@@ -70,9 +72,10 @@ def test_batches(num_steps):
     rows = np.arange(24.0).reshape(24, 1) / 24
     posterior = sgmcmc.Posterior(_log_likelihood, _flat, data_size=24).with_likelihood_power(1 / 24)
     inner = sgmcmc.sgld(posterior, 0.1, temperature=1e-24)
-    entropy = sgmcmc.local_entropy(inner, 2.0, num_steps=num_steps, averaging=0.5)
+    entropy = sgmcmc.local.local_entropy(inner, 2.0, num_steps=num_steps, averaging=0.5)
     found = sgmcmc.sample(
-        jax.random.key(0), sgmcmc.gibbs_posterior(entropy, 0.3), jnp.zeros(1), rows, batch_size=3,
+        jax.random.key(0), sgmcmc.local.gibbs_posterior(entropy, 0.3), jnp.zeros(1), rows,
+        batch_size=3,
         stream="cyclic", num_chains=1, num_burnin=0, num_samples=4, progress=False,
     )  # fmt: skip
     x, batches = 0.0, iter(np.tile(rows[:, 0], 2).reshape(-1, 3))
@@ -89,15 +92,15 @@ def test_bad_input():
     """Each is named; a kernel that is not finite says so."""
     entropy = make().entropy
     with pytest.raises(TypeError, match="entropy: got SplittingKernel"):
-        sgmcmc.gibbs_posterior(entropy.kernel, 0.1)
+        sgmcmc.local.gibbs_posterior(entropy.kernel, 0.1)
     with pytest.raises(ValueError, match="power: got 0"):
         make(power=0.0)
     for step in (None, 0.0):
         with pytest.raises(ValueError, match=f"step_size: got {step}"):
-            sgmcmc.gibbs_posterior(entropy, step)
-    cold = sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), 0.1, temperature=0.0), 1.0)
+            sgmcmc.local.gibbs_posterior(entropy, step)
+    cold = sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), 0.1, temperature=0.0), 1.0)
     with pytest.raises(ValueError, match="temperature: got 0"):
-        sgmcmc.gibbs_posterior(cold, 0.1)
-    far = sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), 1e100), 1.0)
+        sgmcmc.local.gibbs_posterior(cold, 0.1)
+    far = sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), 1e100), 1.0)
     with pytest.raises(sgmcmc.NonFiniteError):
-        run(sgmcmc.gibbs_posterior(far, 0.1), num_chains=2)
+        run(sgmcmc.local.gibbs_posterior(far, 0.1), num_chains=2)

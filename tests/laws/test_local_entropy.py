@@ -61,7 +61,7 @@ def test_entropy_of_a_quadratic(gamma, printed):
     At x = 1 and γ = 100 the proposal N(x, 1/γ) misses the mass, and says so; it is judged nearer.
     """
     np.testing.assert_allclose(exact_entropy(gamma), printed, atol=1e-6)
-    entropy = sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), 0.01), gamma)
+    entropy = sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), 0.01), gamma)
     x = START if gamma < 100 else 0.3 * START
     found = entropy.value(jax.random.key(1), jnp.asarray(x), num_samples=200_000)
     assert found.effective_samples > 100
@@ -76,7 +76,7 @@ def test_gradient_of_a_quadratic():
     gamma, chains = 10.0, 400
     exact = -gamma * STIFFNESS / (STIFFNESS + gamma) * START
     np.testing.assert_allclose(exact, [-0.909091, -5.0, -9.090909], atol=1e-6)
-    entropy = sgmcmc.local_entropy(
+    entropy = sgmcmc.local.local_entropy(
         sgmcmc.baoab(quadratic(), 0.1, friction=3.0),
         gamma, num_steps=200, averaging=None, num_burnin=100,
     )  # fmt: skip
@@ -95,7 +95,7 @@ def test_gradient_of_a_quadratic():
 def test_mean_of_the_inner_loop(averaging, printed):
     """γ (x − E μ) after 20 steps, without noise, is the recursion's, to ten digits."""
     kernel = sgmcmc.sgld(quadratic(), 0.01, temperature=0.0)
-    entropy = sgmcmc.local_entropy(kernel, 1.0, num_steps=20, averaging=averaging)
+    entropy = sgmcmc.local.local_entropy(kernel, 1.0, num_steps=20, averaging=averaging)
     found = entropy.gradient(jax.random.key(0), jnp.asarray(START))
     np.testing.assert_allclose(-found.gradient, printed, atol=1e-6)
     np.testing.assert_allclose(found.mean, inner_mean(0.01, 1.0, 20, averaging), rtol=1e-10)
@@ -106,11 +106,11 @@ def test_limits():
     kernel = sgmcmc.sgld(quadratic(), 0.01, temperature=0.0)
     x = jnp.asarray(START)
     for gamma in (1.0, 10.0):
-        entropy = sgmcmc.local_entropy(kernel, gamma, num_steps=3_000, averaging=1.0)
+        entropy = sgmcmc.local.local_entropy(kernel, gamma, num_steps=3_000, averaging=1.0)
         found = entropy.gradient(jax.random.key(0), x)
         np.testing.assert_allclose(found.mean, gamma * START / (STIFFNESS + gamma), rtol=1e-10)
     strong = sgmcmc.sgld(quadratic(), 1e-8, temperature=0.0)
-    entropy = sgmcmc.local_entropy(strong, 1e8, num_steps=100, averaging=1.0)
+    entropy = sgmcmc.local.local_entropy(strong, 1e8, num_steps=100, averaging=1.0)
     found = entropy.gradient(jax.random.key(0), x)
     np.testing.assert_allclose(found.gradient, -STIFFNESS * START, rtol=2e-6)
 
@@ -120,7 +120,7 @@ def test_spread_of_the_inner_loop():
     loops = 40_000
     exact = np.sqrt(inner_variance(0.01, 1.0, 20, 0.25, 1.0))
     np.testing.assert_allclose(exact, [0.466086, 0.258267, 0.053055], atol=1e-6)
-    entropy = sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), 0.01), 1.0)
+    entropy = sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), 0.01), 1.0)
     keys = jax.random.split(jax.random.key(3), loops)
     found = jax.vmap(entropy.gradient, (0, None))(keys, jnp.asarray(START))
     assert np.all(np.abs(found.mean.std(axis=0) / exact - 1) < 4 / np.sqrt(2 * loops))
@@ -152,7 +152,7 @@ def test_which_well_wins():
     np.testing.assert_allclose(brentq(difference, 50, 200, xtol=1e-10), 109.907213, atol=1e-5)
     posterior = sgmcmc.Posterior.from_log_density(_log_two_wells)
     for gamma in (1.0, 50.0, 1000.0):
-        entropy = sgmcmc.local_entropy(sgmcmc.sgld(posterior, 1e-4), gamma)
+        entropy = sgmcmc.local.local_entropy(sgmcmc.sgld(posterior, 1e-4), gamma)
         wide, deep = (
             entropy.value(jax.random.key(5), jnp.array([x]), num_samples=100_000)
             for x in (1.0, -1.0)
@@ -167,7 +167,7 @@ def test_minibatches_and_pytrees():
     gamma, h = 2.0, 0.1
     posterior = sgmcmc.Posterior(_log_likelihood, _flat, data_size=10).with_likelihood_power(0.1)
     kernel = sgmcmc.sgld(posterior, h, temperature=0.0)
-    entropy = sgmcmc.local_entropy(kernel, gamma, num_steps=5, averaging=1.0)
+    entropy = sgmcmc.local.local_entropy(kernel, gamma, num_steps=5, averaging=1.0)
     x = {"a": jnp.zeros(2), "b": jnp.ones(1)}
     found = entropy.gradient(jax.random.key(0), x, jnp.asarray(rows))
     start = np.array([0.0, 0.0, 1.0])
@@ -190,7 +190,7 @@ def test_scoping():
     schedule = sgmcmc.local.scoping(0.03, 0.001)
     np.testing.assert_allclose(schedule(jnp.asarray(500)), 0.03 * 1.001**500, rtol=1e-12)
     kernel = sgmcmc.sgld(quadratic(), 1e-3, temperature=0.0)
-    entropy = sgmcmc.local_entropy(kernel, schedule, num_steps=1)
+    entropy = sgmcmc.local.local_entropy(kernel, schedule, num_steps=1)
     found = entropy.gradient(jax.random.key(0), jnp.asarray(START), step=500)
     np.testing.assert_allclose(
         found.gradient, -0.03 * 1.001**500 * 0.25 * 1e-3 * STIFFNESS, rtol=1e-10
@@ -222,20 +222,20 @@ def test_bad_numbers(changed, message):
     """Each bad number is named, with what is allowed."""
     arguments = {"precision": 1.0} | changed
     with pytest.raises(ValueError, match=message):
-        sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), 0.1), **arguments)
+        sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), 0.1), **arguments)
 
 
 def test_bad_kernels_and_batches():
     """Kernels that the inner loop cannot serve, and batches of another number than L."""
     with pytest.raises(TypeError, match="kernel: got Posterior without init"):
-        sgmcmc.local_entropy(quadratic(), 1.0)
+        sgmcmc.local.local_entropy(quadratic(), 1.0)
     with pytest.raises(ValueError, match="step_size: got None"):
-        sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), None), 1.0)
+        sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), None), 1.0)
     local = quadratic().localized(jnp.zeros(3), 1.0)
     with pytest.raises(ValueError, match="localised already"):
-        sgmcmc.local_entropy(sgmcmc.sgld(local, 0.1), 1.0)
+        sgmcmc.local.local_entropy(sgmcmc.sgld(local, 0.1), 1.0)
     with pytest.raises(ValueError, match="form: got 'text'"):
         sgmcmc.convert.entropy_sgd("text", 0.1)
-    entropy = sgmcmc.local_entropy(sgmcmc.sgld(quadratic(), 0.1), 1.0, num_steps=5)
+    entropy = sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), 0.1), 1.0, num_steps=5)
     with pytest.raises(ValueError, match="expected a leading axis of 5"):
         entropy.gradient(jax.random.key(0), jnp.zeros(3), jnp.zeros((4, 2)))

@@ -16,7 +16,7 @@ KEPT = 1 - RATE * GAMMA * (1 - inner_mean(STEP, GAMMA, STEPS, 0.25))
 
 def make(n=4, **changed):
     given = {"precision": GAMMA, "coupling": COUPLING, "step_size": STEP, "rate": RATE} | changed
-    return sgmcmc.parle(jax.random.key(0), n, given.pop("rate"), **given)
+    return sgmcmc.optim.parle(jax.random.key(0), n, given.pop("rate"), **given)
 
 
 def run(transform, starts, outer_steps, force=0.0, steps=STEPS):
@@ -77,12 +77,12 @@ def test_fixed_point():
 def test_one_replica_and_no_coupling():
     """One replica is Entropy-SGD, noise included; without coupling each is one by itself."""
     options = {"precision": GAMMA, "step_size": STEP, "num_steps": STEPS, "temperature": 0.1}
-    alone = sgmcmc.entropy_sgd(jax.random.key(0), RATE, **options)
+    alone = sgmcmc.optim.entropy_sgd(jax.random.key(0), RATE, **options)
     exact = run(alone, STARTS[0], 10).anchor
     one = run(make(1, temperature=0.1), STARTS[:1], 10)
     np.testing.assert_allclose(one.anchor[0], exact, rtol=1e-12)
     np.testing.assert_allclose(one.to_evaluate, exact, rtol=1e-12)
-    alone = sgmcmc.entropy_sgd(jax.random.key(0), RATE, **options | {"temperature": 0.0})
+    alone = sgmcmc.optim.entropy_sgd(jax.random.key(0), RATE, **options | {"temperature": 0.0})
     free = run(make(coupling=0.0), STARTS, 10)
     for start, anchor in zip(STARTS, free.anchor, strict=True):
         np.testing.assert_allclose(anchor, run(alone, start, 10).anchor, rtol=1e-12)
@@ -113,9 +113,9 @@ def test_absorbed_rate():
 def test_by_fit():
     """`fit` gives each replica its batches, counts their gradients, and returns the mean."""
     rows = np.random.default_rng(2).normal(size=(64, 3))
-    found = sgmcmc.fit(
+    found = sgmcmc.optim.fit(
         jax.random.key(1), _loss, jnp.asarray(STARTS), rows, num_replicas=4, batch_size=16,
-        optimiser=make(step_size=0.1, rate=0.4), num_steps=50 * STEPS, progress=False,
+        optimizer=make(step_size=0.1, rate=0.4), num_steps=50 * STEPS, progress=False,
     )  # fmt: skip
     assert found.params.shape == (3,)
     assert found.last.shape == (4, 3)

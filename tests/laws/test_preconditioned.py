@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 import sgmcmc
 from sgmcmc import metrics
 from sgmcmc.diagnostics import stationary_law
-from sgmcmc.preconditioners import PositionDependent, jacobian_diagonal
+from sgmcmc.metrics._position_dependent import PositionDependent, jacobian_diagonal
 from tests.laws import samplers
 
 GRID = np.linspace(-7.5, 7.5, 1201)
@@ -192,7 +192,7 @@ def test_where_the_gradient_vanishes():
     np.testing.assert_allclose(state.position, np.sqrt(2 * 0.1 / 0.5), rtol=1e-12)
 
 
-def test_the_optimiser_at_temperature_zero():
+def test_the_optimizer_at_temperature_zero():
     """At T = 0 it is RMSProp's own step, with neither noise nor Γ."""
     metric = metrics.rmsprop(decay=0.9, epsilon=0.1)
     kernel = sgmcmc.psgld(samplers.harmonic(), 0.1, metric=metric, temperature=0.0)

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 import sgmcmc
-from sgmcmc import thermostats, trees, words
+from sgmcmc import _tree as trees
 from sgmcmc.clocks import Constant
+from sgmcmc.kernels import _sgnht as thermostats
+from sgmcmc.kernels import _words as words
 from sgmcmc.models import gaussian
 from tests.laws import samplers
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from sgmcmc import metrics, substeps
+from sgmcmc import metrics
+from sgmcmc.kernels import _flows as substeps
 from tests.laws import oracle
 
 

@@ -16,7 +16,7 @@ from jax.scipy.stats import cauchy, norm
 import sgmcmc
 from sgmcmc.diagnostics import statistics
 from sgmcmc.models import posteriordb
-from sgmcmc.models.problem import linear_problem
+from sgmcmc.models._problem import linear_problem
 
 NAMES = list(posteriordb.POSTERIORS)
 BOUND = 5.5

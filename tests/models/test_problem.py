@@ -8,7 +8,7 @@ from scipy import stats
 
 import sgmcmc
 from sgmcmc.models import gaussian, laplace, linear_regression
-from sgmcmc.models.problem import linear_problem, logistic_problem
+from sgmcmc.models._problem import linear_problem, logistic_problem
 
 RNG = np.random.default_rng(0)
 X = np.column_stack([np.ones(40), 100 + 10 * RNG.normal(size=40), RNG.normal(size=40)])

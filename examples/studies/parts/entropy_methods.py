@@ -24,7 +24,7 @@ STEPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 ADAM = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
-def optimiser(problem: Problem, method: str, rate: float, gradients: int, key: Any) -> Any:
+def optimizer(problem: Problem, method: str, rate: float, gradients: int, key: Any) -> Any:
     """The optax transformation: cosines to 0 for SGD and Adam, the published schedules else."""
     if method == "Adam":
         return optax.adam(optax.cosine_decay_schedule(rate, gradients))
@@ -33,16 +33,16 @@ def optimiser(problem: Problem, method: str, rate: float, gradients: int, key: A
         return optax.sgd(schedule, MOMENTUM, nesterov=True)
     if method == "SWA":
         start, epoch = int(SWA_START * gradients), -(-len(problem.train[0]) // problem.batch_size)
-        schedule = sgmcmc.swa_schedule(rate, SWA_SHARE * rate, start=start)
+        schedule = sgmcmc.optim.swa_schedule(rate, SWA_SHARE * rate, start=start)
         return optax.chain(
             optax.sgd(schedule, MOMENTUM, nesterov=True),
-            sgmcmc.weight_average(start, epoch),
+            sgmcmc.optim.weight_average(start, epoch),
         )
     outer = gradients // INNER
     # x ← x − η (x − μ) with η = 1, and .1 for the last three fifths, as published for mnistfc.
     drop = 1.0 if method == CONSTANT else 0.1
     learning_rate = optax.piecewise_constant_schedule(1.0, {int(0.4 * outer): drop})
-    return sgmcmc.entropy_sgd(
+    return sgmcmc.optim.entropy_sgd(
         key, learning_rate, precision=sgmcmc.local.scoping(GAMMA, GROWTH), step_size=rate,
         num_steps=INNER, averaging=0.25, temperature=1e-8, momentum=MOMENTUM, absorbed=True,
     )  # fmt: skip
@@ -80,9 +80,9 @@ def train(
         error, value = scores(problem, at.params, problem.test)
         points.append((at.gradient_evaluations, at.wall_time, error, value))
 
-    fitted = sgmcmc.fit(
+    fitted = sgmcmc.optim.fit(
         fit_key, problem.loss, problem.init(begin_key), problem.train,
-        optimiser=optimiser(problem, method, rate, gradients, noise_key),
+        optimizer=optimizer(problem, method, rate, gradients, noise_key),
         batch_size=problem.batch_size, num_steps=gradients, random_loss=True, progress=False,
         evaluate=look if curve else None, evaluate_every=max(1, gradients // EVALUATIONS),
     )  # fmt: skip

@@ -68,14 +68,14 @@ def loss(weights: Any, data: Any) -> Any:
 def to_minimum(weights: Any, data: Any) -> Any:
     """Adam on all data, with a rate that falls in three stages from .01 to .0001."""
     rate = optax.piecewise_constant_schedule(0.01, {10_000: 0.1, 20_000: 0.1})
-    optimiser = optax.adam(rate)
+    optimizer = optax.adam(rate)
 
     def step(carry: Any, _: Any) -> tuple[Any, None]:
         weights, state = carry
-        updates, state = optimiser.update(jax.grad(loss)(weights, data), state, weights)
+        updates, state = optimizer.update(jax.grad(loss)(weights, data), state, weights)
         return (optax.apply_updates(weights, updates), state), None
 
-    return jax.lax.scan(step, (weights, optimiser.init(weights)), None, 30_000)[0][0]
+    return jax.lax.scan(step, (weights, optimizer.init(weights)), None, 30_000)[0][0]
 
 
 @functools.partial(jax.jit, static_argnames="steps")

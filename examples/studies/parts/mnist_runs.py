@@ -77,7 +77,7 @@ def descend(
     stream, size = streams.reshuffled(), len(data[0])
     period = stream.period(size, batch_size)
     schedule = optax.cosine_decay_schedule(rate, epochs * period)
-    optimiser = optax.chain(
+    optimizer = optax.chain(
         optax.add_decayed_weights(decay), optax.sgd(schedule, momentum=MOMENTUM)
     )
 
@@ -92,7 +92,7 @@ def descend(
         def step(carry: Any, count: Any, order: Any) -> tuple[Any, None]:
             params, state = carry
             rows = stream.rows(order, stream_key, count, size, batch_size)
-            updates, state = optimiser.update(jax.grad(loss)(params, rows), state, params)
+            updates, state = optimizer.update(jax.grad(loss)(params, rows), state, params)
             return (optax.apply_updates(params, updates), state), None
 
         def epoch(carry: Any, number: Any) -> tuple[Any, None]:
@@ -101,7 +101,7 @@ def descend(
             return jax.lax.scan(lambda c, t: step(c, t, order), carry, counts)
 
         params = model.init(init_key)
-        return jax.lax.scan(epoch, (params, optimiser.init(params)), jnp.arange(epochs))[0][0]
+        return jax.lax.scan(epoch, (params, optimizer.init(params)), jnp.arange(epochs))[0][0]
 
     return jax.lax.map(one, keys)
 

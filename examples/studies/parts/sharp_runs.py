@@ -13,7 +13,8 @@ import numpy as np
 
 import sgmcmc
 from parts.mnist_runs import descend
-from sgmcmc import clocks, diagnostics, metrics, models, trees
+from sgmcmc import _tree as trees
+from sgmcmc import clocks, diagnostics, metrics, models
 
 PRIORS = {
     "Laplace": models.priors.laplace(0.1),

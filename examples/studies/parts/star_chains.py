@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgmcmc.preconditioned import PreconditionedKernel
+from sgmcmc.kernels._psgld import PreconditionedKernel
 
 # What a draw may weigh: what the kernel records; the dt that its step took; the dt of the step
 # before; the dt of the step after; nothing.

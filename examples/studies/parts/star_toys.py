@@ -20,7 +20,7 @@ import numpy as np
 
 import sgmcmc
 from sgmcmc import clocks, metrics
-from sgmcmc.preconditioners import RMSPropMemory
+from sgmcmc.metrics._position_dependent import RMSPropMemory
 
 from .star_chains import OWN, PLAIN, averages, divergence, mean_step, of_single_chains, run
 

@@ -105,7 +105,7 @@ def _one(num_steps: int, key: Any, x: Any, gammas: Any) -> Any:
     def outer(x: Any, given: tuple[Any, Any]) -> Any:
         gamma, key = given
         kernel = sgmcmc.sgld(POSTERIOR, inner_step(gamma))
-        local = sgmcmc.local_entropy(kernel, gamma, num_steps=num_steps, averaging=None)
+        local = sgmcmc.local.local_entropy(kernel, gamma, num_steps=num_steps, averaging=None)
         return local.gradient(key, x).mean, None
 
     return jax.lax.scan(outer, x, (gammas, jax.random.split(key, len(gammas))))[0]

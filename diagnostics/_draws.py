@@ -1,0 +1,160 @@
+"""What diagnostics read from a `Run` or an ArviZ DataTree, and functions of many draws."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc import _tree as trees
+from sgmcmc.types import PyTree
+
+BLOCK_BYTES = 2**26
+
+
+class Draws(NamedTuple):
+    """The draws of the chains that finished.
+
+    Attributes:
+        values: pytree of NumPy arrays [chain, draw, …].
+        weights: [chain, draw], float64; 1 where every draw counts alike.
+        stopped: {chain: step} of chains that were dropped because they diverged; the step
+            is None where it is unknown.
+        wall_time: seconds of sampling, or None.
+        gradient_evaluations: of all chains together, burn-in included, or None.
+        notes: what a reader of any result must be told.
+    """
+
+    values: PyTree
+    weights: np.ndarray
+    stopped: dict[int, int | None]
+    wall_time: float | None
+    gradient_evaluations: float | None
+    notes: tuple[str, ...]
+
+    def flat(self) -> tuple[PyTree, np.ndarray]:
+        """Draws [chain · draw, …] of positive weight, and their weights, which sum to 1."""
+        weights = self.weights.reshape(-1)
+        kept = weights > 0
+        values = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), self.values)
+        if not kept.all():
+            values = jax.tree.map(lambda v: v[kept], values)
+        return values, weights[kept] / weights.sum()
+
+
+def read(run: Any) -> Draws:
+    """The draws of `run`, stopped chains dropped.
+
+    Args:
+        run: a `sgmcmc.Run` (or any object with `draws` and `weights`, such as a few modes
+            as [chain, 1, …]), or an ArviZ DataTree with the group `posterior` and, where
+            draws are weighted, `sample_stats/weight`. The draws of a DataTree are a
+            dictionary of its variables; its attributes `sampling_time` (seconds) and
+            `gradient_evaluations` are read where they are there.
+
+    Raises:
+        TypeError: `run` is neither.
+        ValueError: weights of another shape or negative, or no chain left.
+    """
+    if hasattr(run, "draws") and hasattr(run, "weights"):
+        values, weights = run.draws, run.weights
+        stopped = dict(getattr(run, "stopped", None) or {})
+        wall_time = getattr(run, "wall_time", None)
+        evaluations = getattr(run, "gradient_evaluations", None)
+    else:
+        values, weights, wall_time, evaluations = _from_arviz(run)
+        stopped = {}
+    values = jax.tree.map(np.asarray, values)
+    leaves = jax.tree.leaves(values)
+    if not leaves:
+        raise ValueError("run: it holds no draws")
+    shape = leaves[0].shape[:2]
+    weights = np.ones(shape) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != shape or not np.all(weights >= 0):
+        raise ValueError(
+            f"run: weights of shape {weights.shape}; expected [chain, draw] = {shape}, all ≥ 0"
+        )
+    # A chain that stopped has weight 0 from there on; a file may have lost the record of it.
+    for chain in np.flatnonzero(weights[:, -1] == 0):
+        if any(not np.all(np.isfinite(leaf[chain, -1])) for leaf in leaves):
+            stopped.setdefault(int(chain), None)
+    kept = np.array([chain not in stopped for chain in range(shape[0])])
+    if not kept.any() or weights[kept].sum() <= 0:
+        raise ValueError(f"run: no chain with draws is left; stopped: {_listed(stopped)}")
+    notes: tuple[str, ...] = ()
+    if stopped:
+        values, weights = jax.tree.map(lambda v: v[kept], values), weights[kept]
+        notes = (f"dropped {len(stopped)} of {shape[0]} chains, stopped: {_listed(stopped)}",)
+    if getattr(run, "tuning", None) is not None:
+        notes = (*notes, f"tuned: {run.tuning}")
+    return Draws(values, weights, stopped, _number(wall_time), _number(evaluations), notes)
+
+
+def evaluate(function: Callable[..., Any], draws: PyTree, *args: Any) -> PyTree:
+    """`function(params, *args)` for every draw, in jitted blocks: NumPy arrays [draw, …].
+
+    Args:
+        function: `(params, *args) -> pytree of arrays`.
+        draws: pytree of NumPy arrays [draw, …].
+        args: pytrees of arrays, passed on as arguments and never compiled in.
+    """
+    function = trees.as_callable(function, "function")
+    args = jax.tree.map(jnp.asarray, args)
+    total = len(jax.tree.leaves(draws)[0])
+    one = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), draws)
+    out = eqx.filter_eval_shape(function, one, *args)
+    largest = max(trees.num_bytes(one), trees.num_bytes(out), 1)
+    size = max(1, min(total, BLOCK_BYTES // largest))
+    blocks = []
+    for start in range(0, total, size):
+        block = jax.tree.map(lambda v, s=start: v[s : s + size], draws)
+        count = min(size, total - start)
+        if count < size:  # repeat the last draw: one shape, one trace
+            pad = size - count
+            block = jax.tree.map(lambda v, p=pad: np.concatenate([v, v[-1:].repeat(p, 0)]), block)
+        result = _map(function, block, args)
+        blocks.append(jax.tree.map(lambda v, c=count: np.asarray(v)[:c], result))
+    return jax.tree.map(lambda *v: np.concatenate(v), *blocks)
+
+
+@eqx.filter_jit
+def _map(function: Any, block: PyTree, args: tuple[Any, ...]) -> PyTree:
+    return jax.lax.map(lambda params: function(params, *args), block)
+
+
+def _from_arviz(tree: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any]:
+    try:
+        posterior = tree["posterior"]
+        variables = {str(name): posterior[name] for name in posterior.data_vars}
+    except (TypeError, KeyError, AttributeError, IndexError):
+        raise TypeError(
+            f"run: got {type(tree).__name__}; expected a sgmcmc.Run or an ArviZ DataTree "
+            "with the group 'posterior'"
+        ) from None
+    values = {n: v.transpose("chain", "draw", ...).values for n, v in variables.items()}
+    weights = None
+    with contextlib.suppress(KeyError):
+        weights = tree["sample_stats"]["weight"].transpose("chain", "draw").values
+    attributes: Mapping[str, Any] = {**getattr(tree, "attrs", {}), **posterior.attrs}
+    return (
+        values,
+        weights,
+        attributes.get("sampling_time"),
+        attributes.get("gradient_evaluations"),
+    )
+
+
+def _listed(stopped: Mapping[int, int | None]) -> str:
+    return ", ".join(
+        f"chain {chain}" + ("" if step is None else f" at step {step}")
+        for chain, step in sorted(stopped.items())
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,269 @@
+"""The local learning coefficient: how fast a loss rises about a minimum, as a number.
+
+    λ̂(w*) = nβ (E[L_n(w)] − L_n(w*)),    w ~ exp(−nβ L_n(w) − (ρ/2)‖w − w*‖²),    β = 1/log n
+
+L_n is the mean negative log likelihood of n examples (Lau et al., arXiv 2308.12108). A regular
+minimum in d dimensions has λ = d/2, a degenerate one less. The potential is a localised
+posterior with likelihood power β and a flat prior, and any sampler of this library draws from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
+from sgmcmc._checks import check_range
+from sgmcmc._posterior import Posterior
+from sgmcmc._tree import leading_axis
+from sgmcmc.diagnostics.convergence._statistics import statistics
+from sgmcmc.diagnostics.learning._record import LearningCoefficient, complaints
+from sgmcmc.kernels import _base as base
+from sgmcmc.kernels._euler import sgld
+from sgmcmc.sampling._run import Run
+from sgmcmc.sampling._sample import sample
+from sgmcmc.types import Array, Key, PyTree
+
+
+def learning_coefficient(
+    key: Key,
+    posterior: Posterior,
+    params: PyTree,
+    data: PyTree,
+    *,
+    batch_size: int | None = None,
+    num_chains: int = 16,
+    num_steps: int = 2_000,
+    localization: float,
+    inverse_temperature: float | None = None,
+    step_size: float | None = None,
+    num_burnin: int | None = None,
+    thinning: int | None = None,
+    kernel: Callable[..., Any] = sgld,
+    evaluation_data: PyTree = None,
+    chain_method: str = "auto",
+    progress: bool = False,
+) -> LearningCoefficient:
+    """The local learning coefficient λ̂ at a minimum, with its error and what may be wrong.
+
+    Args:
+        key: `jax.random.key(seed)`.
+        posterior: whose `log_likelihood` and `data_size` n are used. Its prior is left out:
+            weight decay is no localisation, and moves the minimum.
+        params: w*, a minimum of L_n; never changed. All chains begin here.
+        data: all n examples.
+        batch_size: examples a step; None: all of them. Minibatch noise heats the chains by
+            about h nβ² Var(∇ℓ)/batch_size: check with twice the batch.
+        num_chains: ≥ 2; the error is that between chains.
+        num_steps: of each chain, after the burn-in.
+        localization: ρ > 0, in 1/units², the precision of the pull to w*. It multiplies the
+            squared distance alone, not by nβ. Large values pull λ̂ down, small ones let
+            chains escape.
+        inverse_temperature: β > 0; default 1/log n, with n the size of the *data*, not of a
+            batch.
+        step_size: h > 0 of w ← w − h ∇U + √(2h) ξ (half of devinterp's `lr`); None: `sample`
+            chooses it, with up to 5% of Euler's bias on the stiffest direction.
+        num_burnin: steps before; default half of `num_steps`.
+        thinning: steps between two evaluations of L_n; default 1 in 1,000 of `num_steps`.
+        kernel: `kernel(posterior, step_size) -> sampler`, at temperature 1: `sgmcmc.sgld`
+            (default), or `functools.partial(sgmcmc.baoab, friction=…)`.
+        evaluation_data: examples on which both L_n(w) and L_n(w*) are evaluated; default all.
+        chain_method, progress: as in `sgmcmc.sample`.
+
+    Returns:
+        A `LearningCoefficient`.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
+        FloatingPointError: no two chains stayed finite (`NonFiniteError`: none did).
+
+    Warns:
+        UserWarning: w* is no minimum; λ̂ < 0, or many draws have a lower loss than w*; λ̂ drifts
+            along the chains; chains were lost, or are far from the others.
+    """
+    found = measure(
+        key, posterior, params, data, batch_size, num_chains, num_steps, localization,
+        inverse_temperature, step_size, num_burnin, thinning, kernel, evaluation_data,
+        chain_method, progress,
+    )  # fmt: skip
+    for message in found.warnings:
+        warnings.warn(f"learning_coefficient: {message}", UserWarning, stacklevel=2)
+    return found
+
+
+def measure(
+    key: Key,
+    posterior: Posterior,
+    params: PyTree,
+    data: PyTree,
+    batch_size: int | None = None,
+    num_chains: int = 16,
+    num_steps: int = 2_000,
+    localization: float = 1.0,
+    inverse_temperature: float | None = None,
+    step_size: float | None = None,
+    num_burnin: int | None = None,
+    thinning: int | None = None,
+    kernel: Callable[..., Any] = sgld,
+    evaluation_data: PyTree = None,
+    chain_method: str = "auto",
+    progress: bool = False,
+) -> LearningCoefficient:
+    """`learning_coefficient`, whose warnings are in the record alone."""
+    key = checks.typed_key(key)
+    _check(posterior, num_chains, num_steps, localization, inverse_temperature, data)
+    n = posterior.data_size
+    assert n is not None
+    beta = 1 / math.log(n) if inverse_temperature is None else float(inverse_temperature)
+    nbeta = n * beta
+    thinning = max(1, num_steps // 1_000) if thinning is None else thinning
+    num_burnin = num_steps // 2 if num_burnin is None else num_burnin
+    checks.count(thinning, "thinning", least=1)
+    if num_steps // thinning < 4:
+        raise ValueError(
+            f"num_steps: got {num_steps} with thinning {thinning}; expected at least 4 draws"
+        )
+    params = jax.tree.map(jnp.asarray, params)
+    seen = data if evaluation_data is None else evaluation_data
+    seen = jax.tree.map(jnp.asarray, seen)
+    # The types do not know that it is there: `_check` has refused a posterior without one.
+    judge = Posterior(posterior.log_likelihood, _flat, data_size=leading_axis(seen))  # type: ignore[arg-type]
+    sampled = Posterior(posterior.log_likelihood, _flat, data_size=n, likelihood_power=beta)  # type: ignore[arg-type]
+    sampler = kernel(sampled.localized(params, localization), step_size)
+    _check_temperature(sampler)
+    loss, norm, fall = (
+        # Arrays, so that other numbers are not compiled anew.
+        float(x)
+        for x in _at_start(judge, params, seen, jnp.asarray(nbeta), jnp.asarray(localization))
+    )
+    run = sample(
+        key, sampler, params, data,
+        batch_size=batch_size, num_chains=num_chains, num_burnin=num_burnin,
+        num_samples=num_steps // thinning, thinning=thinning,
+        collect=Partial(_seen, judge, seen, params), on_nonfinite="stop_chain",
+        chain_method=chain_method, progress=progress,
+    )  # fmt: skip
+    found = _result(run, nbeta, beta, float(localization), loss, norm, fall)
+    return dataclasses.replace(found, warnings=complaints(found))
+
+
+def _result(
+    run: Run, nbeta: float, beta: float, localization: float, loss: float, norm: float, fall: float
+) -> LearningCoefficient:
+    trace = nbeta * (np.asarray(run.draws["loss"], np.float64) - loss)
+    kept = np.asarray(np.isfinite(trace).all(axis=1))
+    if kept.sum() < 2:
+        raise FloatingPointError(
+            f"step_size: {kept.sum()} of {len(kept)} chains stayed finite, and two are needed; "
+            "try a smaller one"
+        )
+    weights = np.where(kept[:, None], run.weights, 0.0)
+    per_chain = np.where(kept, _means(trace, weights), np.nan)
+    half = trace.shape[1] // 2
+    late = _means(trace[kept, -half:], weights[kept, -half:])
+    drifts = late - _means(trace[kept, :half], weights[kept, :half])
+    root = math.sqrt(kept.sum())
+    config_step = run.config.get("step_size")
+    return LearningCoefficient(
+        estimate=float(per_chain[kept].mean()),
+        standard_error=float(per_chain[kept].std(ddof=1) / root),
+        per_chain=per_chain,
+        rhat=float(statistics(trace[kept], run.weights[kept])["rhat"]),
+        drift=float(drifts.mean()),
+        drift_error=float(drifts.std(ddof=1) / root),
+        trace=trace,
+        distance=np.sqrt(np.asarray(run.draws["square"], np.float64)),
+        share_below=float((trace[kept] < 0).mean()),
+        loss=loss,
+        gradient_norm=norm,
+        fall=fall,
+        nbeta=nbeta,
+        inverse_temperature=beta,
+        localization=localization,
+        step_size=config_step if isinstance(config_step, float) else None,
+        run=run,
+    )
+
+
+def _means(trace: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means of each chain; NaN where there is no weight."""
+    total = weights.sum(axis=1)
+    sums = np.where(weights > 0, weights * trace, 0.0).sum(axis=1)
+    return np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
+
+
+def _seen(judge: Posterior, data: PyTree, center: PyTree, position: PyTree) -> dict[str, Array]:
+    """What is kept of a draw."""
+    away = jax.tree.map(jnp.subtract, position, center)
+    return {"loss": _loss(judge, position, data), "square": trees.dot(away, away)}
+
+
+def _loss(judge: Posterior, params: PyTree, data: PyTree) -> Array:
+    """L_n, in nats per example."""
+    assert judge.data_size is not None
+    return -judge.log_density(params, data) / judge.data_size
+
+
+def _flat(params: PyTree) -> Array:
+    return jnp.zeros(())
+
+
+@eqx.filter_jit
+def _at_start(
+    judge: Posterior, params: PyTree, data: PyTree, nbeta: Array, localization: Array
+) -> tuple[Array, Array, Array]:
+    """L_n(w*), the norm of g = ∇nβL_n there, and how far U falls along g: ‖g‖⁴/(2 gᵀ(H + ρ)g)."""
+    tempered = lambda w: nbeta * _loss(judge, w, data)  # noqa: E731
+    gradient, curved = jax.jvp(jax.grad(tempered), (params,), (jax.grad(tempered)(params),))
+    square = trees.dot(gradient, gradient)
+    bend = jnp.abs(trees.dot(gradient, curved) + localization * square)
+    # Divided in two steps: a square of a square underflows in single precision.
+    fall = jnp.where(square > 0, square * (square / jnp.where(bend > 0, bend, 1.0)) / 2, 0.0)
+    fall = jnp.where((square > 0) & (bend == 0), jnp.inf, fall)
+    return _loss(judge, params, data), jnp.sqrt(square), fall
+
+
+def _check(
+    posterior: Any, num_chains: Any, num_steps: Any, localization: Any, beta: Any, data: PyTree
+) -> None:
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
+    if posterior.log_likelihood is None or data is None:
+        raise ValueError(
+            "data: a learning coefficient needs a likelihood and its n examples; got a target "
+            "without them"
+        )
+    if posterior.precision is not None or float(posterior.likelihood_power) != 1:
+        raise ValueError(
+            "posterior: it is localised or has a likelihood_power other than 1; pass it plain, "
+            "with localization= and inverse_temperature= here"
+        )
+    checks.count(num_chains, "num_chains", least=2)
+    checks.count(num_steps, "num_steps", least=4)
+    check_range(localization, "localization", above_zero=True)
+    if beta is not None:
+        check_range(beta, "inverse_temperature", above_zero=True)
+    elif posterior.data_size is not None and posterior.data_size < 3:
+        raise ValueError(
+            f"inverse_temperature: got None with n = {posterior.data_size}; 1/log n needs n ≥ 3"
+        )
+
+
+def _check_temperature(sampler: Any) -> None:
+    base.require_kernel(sampler)
+    value = getattr(getattr(sampler, "temperature", None), "value", 1.0)
+    if float(value) != 1:
+        raise ValueError(
+            f"kernel: got one at temperature {float(value):g}; allowed: 1, the temperature is "
+            "in inverse_temperature"
+        )

@@ -1,0 +1,282 @@
+"""Where a local learning coefficient is stable: a grid of estimates, and what fails beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from sgmcmc import _checks as checks
+from sgmcmc._checks import check_range
+from sgmcmc._posterior import Posterior
+from sgmcmc.diagnostics._plots import new_axes
+from sgmcmc.diagnostics.learning._coefficient import measure
+from sgmcmc.diagnostics.learning._record import (
+    LARGEST_FALL,
+    LARGEST_SHARE_BELOW,
+    LearningCoefficient,
+    chains_apart,
+    drifts,
+)
+from sgmcmc.types import Key, PyTree
+
+# What changes in turn, what its failure is called, and the direction in which its bias falls.
+AXES = ("step_size", "localization", "inverse_temperature", "batch_size")
+
+FAILURES = ("step", "localization", "temperature", "batch")
+
+BIAS_FALLS = (-1, -1, 1, 1)
+
+# Changes that are allowed, as shares of λ̂ (of the step: when it is halved), or in errors.
+CHANGES, ERRORS = (0.02, 0.05, 0.05, 0.05), 3.0
+
+LARGEST_ERROR, LARGEST_RHAT = 0.025, 1.1
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LearningSweep:
+    """What `learning_sweep` returns. Arrays are [step, localization, temperature, batch].
+
+    A cell's verdict is the first of these that applies:
+
+    - "lost": chains were lost, or are far from the others: the step is unstable.
+    - "minimum": λ̂ < 0, more than 5% of the draws below L_n(w*), or a gradient: w* is none.
+    - "escape": λ̂ rises along the chains. "unsettled": it falls, or split R̂ is above 1.1.
+    - "step", "localization", "temperature", "batch": λ̂ changes along that axis by more than 5%
+      (2% for half the step, the bias taken as linear) and by more than 3 errors. Of several, the
+      one whose change is the largest, beside what is allowed.
+    - "error": the standard error is above 2.5% of λ̂.
+    - "alone": no cell beside it, along an axis, got past the first three.
+    - "stable": none of these.
+
+    Changes are against the next cell on the side where bias falls: the smaller h or ρ, the
+    larger β or batch; at the grid's end, or where that one failed by itself, the cell on the
+    other side. An axis of one value is not looked at.
+
+    Attributes:
+        axes: {argument: its values, ascending}.
+        estimate, standard_error, rhat, drift, share_below: of each cell, NaN where it has none.
+        verdict: of each cell, one of the words above.
+        change: with a leading axis of four, changes over what is allowed; NaN: not looked at.
+        cells: each cell's `LearningCoefficient`, or None.
+    """
+
+    axes: dict[str, tuple[Any, ...]]
+    estimate: np.ndarray
+    standard_error: np.ndarray
+    rhat: np.ndarray
+    drift: np.ndarray
+    share_below: np.ndarray
+    verdict: np.ndarray
+    change: np.ndarray
+    cells: np.ndarray
+
+    @property
+    def stable(self) -> np.ndarray:
+        """Where the verdict is "stable"."""
+        return self.verdict == "stable"
+
+    @property
+    def best(self) -> LearningCoefficient | None:
+        """Of the stable cells the one of the smallest standard error; None where there is none."""
+        if not self.stable.any():
+            return None
+        errors = np.where(self.stable, self.standard_error, np.inf)
+        best: LearningCoefficient = self.cells[np.unravel_index(np.argmin(errors), errors.shape)]
+        return best
+
+    def plot(self, ax: Any = None, *, inverse_temperature: int = -1, batch_size: int = -1) -> Any:
+        """λ̂ over step and localization, each cell with its error and its verdict.
+
+        `inverse_temperature` and `batch_size` are positions on their axes. Returns the
+        matplotlib axes.
+        """
+        ax = new_axes(ax)
+        seen = np.s_[:, :, inverse_temperature, batch_size]
+        values, errors, verdicts = (
+            x[seen] for x in (self.estimate, self.standard_error, self.verdict)
+        )
+        ax.imshow(np.ma.masked_invalid(values), aspect="auto", origin="lower", cmap="viridis")
+        for at in np.ndindex(values.shape):
+            text = f"{values[at]:.3g} ± {errors[at]:.1g}\n{verdicts[at]}"
+            box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
+            weight = "bold" if verdicts[at] == "stable" else "normal"
+            ax.text(*at[::-1], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box)
+        steps, pulls = self.axes["step_size"], self.axes["localization"]
+        ax.set_xticks(range(len(pulls)), [f"{x:.3g}" for x in pulls])
+        ax.set_yticks(range(len(steps)), [f"{x:.3g}" for x in steps])
+        ax.set(xlabel="localization ρ", ylabel="step_size h")
+        return ax
+
+    def __repr__(self) -> str:
+        head = [*AXES, "estimate", "error", "R̂", "drift", "below", "verdict"]
+        rows = [head]
+        for at in np.ndindex(self.verdict.shape):
+            place = [
+                "all" if values[i] is None else f"{values[i]:.3g}"
+                for values, i in zip(self.axes.values(), at, strict=True)
+            ]
+            numbers = [f"{x[at]:.3g}" for x in (self.estimate, self.standard_error)]
+            numbers += [f"{self.rhat[at]:.3f}", f"{self.drift[at]:.2g}"]
+            rows.append([*place, *numbers, f"{self.share_below[at]:.0%}", str(self.verdict[at])])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = ["  ".join(x.rjust(w) for x, w in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([self._headline(), *lines])
+
+    def _headline(self) -> str:
+        count, total = int(self.stable.sum()), self.stable.size
+        others = [str(v) for v in self.verdict[~self.stable]]
+        most = max(sorted(set(others)), key=others.count) if others else ""
+        said = f"LearningSweep: {count} of {total} cells are stable"
+        if count:
+            values = self.estimate[self.stable]
+            said += f", λ̂ from {values.min():.4g} to {values.max():.4g}"
+        return said + (f"; elsewhere mostly {most!r}" if others else "")
+
+
+def learning_sweep(
+    key: Key,
+    posterior: Posterior,
+    params: PyTree,
+    data: PyTree,
+    *,
+    step_sizes: Sequence[float],
+    localizations: Sequence[float],
+    inverse_temperatures: Sequence[float] | None = None,
+    batch_sizes: Sequence[int | None] = (None,),
+    **options: Any,
+) -> LearningSweep:
+    """`learning_coefficient` over a grid, and where on it λ̂ is stable.
+
+    Each cell has its own key. Steps, localizations and temperatures share one compiled program;
+    each batch size has its own.
+
+    Args:
+        key, posterior, params, data: as in `learning_coefficient`.
+        step_sizes: values of h. Each half of the last shows Euler's bias best.
+        localizations: values of ρ.
+        inverse_temperatures: values of β; default 1/log n alone.
+        batch_sizes: the second twice the first shows minibatch noise; default all the data.
+        options: what else `learning_coefficient` takes.
+
+    Returns:
+        A `LearningSweep`. What single estimates warn of is in its cells' `warnings`.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
+    """
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
+    if inverse_temperatures is None:
+        if posterior.data_size is None or posterior.data_size < 3:
+            raise ValueError(
+                f"inverse_temperatures: got None with n = {posterior.data_size}; 1/log n needs "
+                "n ≥ 3"
+            )
+        inverse_temperatures = (1 / math.log(posterior.data_size),)
+    given = (step_sizes, localizations, inverse_temperatures, batch_sizes)
+    axes = {name: _values(name, values) for name, values in zip(AXES, given, strict=True)}
+    shape = tuple(len(values) for values in axes.values())
+    cells = np.full(shape, None, object)
+    key = checks.typed_key(key)
+    places = zip(np.ndindex(shape), itertools.product(*axes.values()), strict=True)
+    for i, (at, values) in enumerate(places):
+        one = jax.random.fold_in(key, i)
+        try:
+            cells[at] = measure(
+                one, posterior, params, data, **dict(zip(AXES, values, strict=True)), **options
+            )
+        except FloatingPointError:
+            continue  # the cell is "lost"
+    return judge_cells(axes, cells)
+
+
+def judge_cells(axes: dict[str, tuple[Any, ...]], cells: np.ndarray) -> LearningSweep:
+    """The verdicts on a grid of estimates; see `LearningSweep`."""
+    names = ("estimate", "standard_error", "rhat", "drift", "share_below")
+    fields = {
+        name: np.array(
+            [math.nan if c is None else getattr(c, name) for c in cells.ravel()]
+        ).reshape(cells.shape)
+        for name in names
+    }
+    own = np.array([_own_failure(c) for c in cells.ravel()], object).reshape(cells.shape)
+    change = np.full((len(AXES), *cells.shape), np.nan)
+    for at in np.ndindex(cells.shape):
+        for axis, values in enumerate(axes.values()):
+            beside = _beside(at, axis, own == "")
+            if own[at] == "" and beside is not None:
+                share = 1.0
+                if AXES[axis] == "step_size":
+                    h, other = values[at[axis]], values[beside[axis]]
+                    share = h / 2 / abs(h - other)
+                moved = abs(fields["estimate"][at] - fields["estimate"][beside]) * share
+                error = share * math.hypot(*(fields["standard_error"][x] for x in (at, beside)))
+                change[(axis, *at)] = moved / max(
+                    CHANGES[axis] * abs(fields["estimate"][at]), ERRORS * error, 1e-30
+                )
+    looked_at = np.array([n > 1 for n in cells.shape])
+    verdict = np.full(cells.shape, "", object)
+    for at in np.ndindex(cells.shape):
+        verdict[at] = own[at] or _verdict(
+            change[(slice(None), *at)],
+            looked_at,
+            fields["standard_error"][at] / abs(fields["estimate"][at]),
+        )
+    return LearningSweep(axes, **fields, verdict=verdict, change=change, cells=cells)
+
+
+def _own_failure(found: LearningCoefficient | None) -> str:
+    """What a cell shows without others; empty where nothing."""
+    if found is None or not np.isfinite(found.per_chain).all() or chains_apart(found.per_chain):
+        return "lost"
+    below = found.share_below > LARGEST_SHARE_BELOW
+    if found.estimate < 0 or below or not found.fall <= LARGEST_FALL:
+        return "minimum"
+    if drifts(found):
+        return "escape" if found.drift > 0 else "unsettled"
+    return "" if found.rhat <= LARGEST_RHAT else "unsettled"
+
+
+def _beside(at: tuple[int, ...], axis: int, sound: np.ndarray) -> tuple[int, ...] | None:
+    """The cell to compare with along an axis; None where there is no sound one."""
+    for direction in (BIAS_FALLS[axis], -BIAS_FALLS[axis]):
+        place = at[axis] + direction
+        beside = (*at[:axis], place, *at[axis + 1 :])
+        if 0 <= place < sound.shape[axis] and sound[beside]:
+            return beside
+    return None
+
+
+def _verdict(change: np.ndarray, looked_at: np.ndarray, error: float) -> str:
+    if np.nanmax(np.append(change, 0.0)) > 1:
+        return FAILURES[int(np.nanargmax(change))]
+    if error > LARGEST_ERROR:
+        return "error"
+    return "alone" if np.isnan(change[looked_at]).any() else "stable"
+
+
+def _values(name: str, values: Any) -> tuple[Any, ...]:
+    plural = name + ("es" if name.endswith("x") else "s")
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+        raise TypeError(f"{plural}: got {type(values).__name__}; expected a sequence of numbers")
+    if len(values) == 0:
+        raise ValueError(f"{plural}: got none; expected one value at least")
+    for value in values:
+        if name == "batch_size":
+            if value is not None:
+                checks.count(value, plural, least=1)
+        elif isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise TypeError(f"{plural}: got {value!r}; expected numbers")
+        else:
+            check_range(value, plural, above_zero=True)
+    if len(set(values)) < len(values):
+        raise ValueError(f"{plural}: got {list(values)}; expected different values")
+    # All the data is the largest batch.
+    convert = (lambda v: v) if name == "batch_size" else float
+    return tuple(sorted(map(convert, values), key=lambda v: math.inf if v is None else v))

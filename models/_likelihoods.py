@@ -1,0 +1,94 @@
+"""The two observation models: categorical labels and Gaussian responses.
+
+`log_likelihood = Partial(categorical, predict)` makes the `(params, batch) -> (n,)` that a
+`Posterior` takes out of any `predict`.
+
+Batches are pairs (x, y), checked here: each error names what was wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sgmcmc.types import Array, PyTree
+
+
+def categorical(predict: Callable[..., Any], params: PyTree, batch: Any) -> Array:
+    """log softmax(predict(params, x))[y], in nats: (n,).
+
+    Args:
+        predict: `(params, x) -> logits (n, k)`.
+        params: what `predict` takes.
+        batch: (x, y) with integer labels y (n,) in 0 … k−1. A label outside gives NaN,
+            which the sampler reports.
+
+    Raises:
+        TypeError: the labels are not integers.
+        ValueError: the logits are not (n, k), or the labels not (n,).
+    """
+    x, y = split_batch(batch)
+    logits = predict(params, x)
+    if logits.ndim != 2:
+        raise ValueError(f"predict: got logits of shape {logits.shape}; expected (n, k)")
+    n, k = logits.shape
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(f"y: got {y.dtype}; expected integer labels in 0 … {k - 1}")
+    if y.shape != (n,):
+        raise ValueError(f"y: got shape {y.shape}; expected (n,) = ({n},)")
+    # A masked sum and no gather: its gradient is no scatter, which is slow on every backend.
+    chosen = jnp.arange(k, dtype=y.dtype) == y[:, None]
+    values = jnp.sum(jnp.where(chosen, logits, 0), axis=-1) - jax.nn.logsumexp(logits, axis=-1)
+    return jnp.where((y >= 0) & (y < k), values, jnp.nan)
+
+
+def normal(predict: Callable[..., Any], params: PyTree, batch: Any) -> Array:
+    """log N(y; mean, scale²) with (mean, scale) = predict(params, x), in nats: (n,).
+
+    Args:
+        predict: `(params, x) -> (mean, scale)`, each (n,), scale > 0 in units of y.
+        params: what `predict` takes.
+        batch: (x, y) with responses y (n,).
+
+    Raises:
+        ValueError: y or the mean is not (n,); (n, 1) would broadcast to (n, n) in silence.
+    """
+    x, y = split_batch(batch)
+    mean, scale = predict(params, x)
+    if mean.ndim != 1 or y.shape != mean.shape:
+        raise ValueError(
+            f"y: got shape {y.shape} for a predicted mean of shape {mean.shape}; expected both (n,)"
+        )
+    z = (y.astype(mean.dtype) - mean) / scale
+    return -0.5 * z**2 - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
+
+
+def split_batch(batch: Any) -> tuple[Any, Array]:
+    """The pair (x, y) that a batch is.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        size = f" of length {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        raise ValueError(f"data: got a {type(batch).__name__}{size}; expected the pair (x, y)")
+    return batch[0], jnp.asarray(batch[1])
+
+
+def inputs(x: Any, num_features: int, dtype: Any) -> Array:
+    """`x` as (n, num_features) in `dtype`; trailing axes (images) are flattened.
+
+    Raises:
+        ValueError: another number of features.
+    """
+    x = jnp.asarray(x)
+    shape = x.shape
+    if x.ndim > 2:
+        x = x.reshape(shape[0], -1)
+    if x.ndim != 2 or x.shape[1] != num_features:
+        raise ValueError(f"x: got shape {shape}; expected (n, {num_features})")
+    return x.astype(dtype)

@@ -1,0 +1,159 @@
+"""Checks of values: each error names the argument, what was given and what is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc import _tree as trees
+from sgmcmc._tree import leading_axis, named_leaves
+from sgmcmc.types import Array, Key, PyTree
+
+
+def require_floating(tree: PyTree, name: str) -> None:
+    """Raise unless `tree` has leaves, all of them floating arrays.
+
+    Raises:
+        ValueError: there is no leaf.
+        TypeError: a leaf is not a floating array; the message names its path.
+    """
+    leaves = named_leaves(tree)
+    if not leaves:
+        raise ValueError(f"{name}: got a pytree without leaves; expected floating arrays")
+    for path, leaf in leaves:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None and isinstance(leaf, float):
+            continue
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            kind = dtype if dtype is not None else type(leaf).__name__
+            raise TypeError(
+                f"{name}: leaf {path} is {kind}; parameters hold floating arrays only "
+                "(keep counts, keys and batch-norm statistics elsewhere)"
+            )
+        if math.prod(leaf.shape) == 0:
+            raise ValueError(f"{name}: leaf {path} is empty, shape {tuple(leaf.shape)}")
+
+
+def require_same_structure(tree: PyTree, like: PyTree, name: str, like_name: str) -> None:
+    """Raise a ValueError that names the first leaf of `tree` whose shape is not that of `like`."""
+    given, wanted = named_leaves(tree), named_leaves(like)
+    structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
+    if structures[0] != structures[1]:
+        odd = sorted({p for p, _ in given} ^ {p for p, _ in wanted})
+        raise ValueError(
+            f"{name}: its tree differs from that of {like_name} at {odd or 'its containers'}"
+        )
+    for (path, leaf), (_, other) in zip(given, wanted, strict=True):
+        if jnp.shape(leaf) != jnp.shape(other):
+            raise ValueError(
+                f"{name}: leaf {path} has shape {jnp.shape(leaf)}; "
+                f"{like_name} has {jnp.shape(other)} there"
+            )
+
+
+def check_data(data: PyTree, data_size: int | None) -> None:
+    """Raise a ValueError unless `data` has `data_size` examples."""
+    length = leading_axis(data)
+    if data_size is not None and length != data_size:
+        named = ", ".join(path for path, _ in trees.named_leaves(data))
+        raise ValueError(
+            f"data: leaves {named} have {length} examples, but the posterior was built "
+            f"with data_size={data_size}"
+        )
+
+
+def at_least_one(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: got {value!r}; expected an integer ≥ 1")
+    if value < 1:
+        raise ValueError(f"{name}: got {value}; allowed: an integer ≥ 1")
+
+
+def positive(value: Any, name: str, most: float = math.inf) -> Array:
+    """A number above 0, checked where it is concrete."""
+    number = jnp.asarray(value, dtype=float)
+    check_range(number, name, above_zero=True, most=most)
+    return number
+
+
+def check_range(
+    value: Any, name: str, above_zero: bool, below: float = math.inf, most: float = math.inf
+) -> None:
+    """Raise a ValueError unless every number fits; those not known yet are not looked at."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    # An array is a grid to be vmapped: each of its entries must do.
+    for number in np.ravel(value).tolist():
+        fits = math.isfinite(number) and number < below and number <= most
+        if not fits or number < 0 or (above_zero and number == 0):
+            allowed = "a finite number > 0" if above_zero else "a finite number ≥ 0"
+            if below < math.inf:
+                allowed += f" and < {below:g}"
+            if most < math.inf:
+                allowed += f" and ≤ {most:g}"
+            raise ValueError(f"{name}: got {number}; expected {allowed}")
+
+
+def typed_key(key: Any) -> Key:
+    """A typed key; legacy uint32 keys become the typed key with the same draws."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return jnp.asarray(key)
+        if key.dtype == jnp.uint32 and key.ndim == 1:
+            with contextlib.suppress(TypeError):  # words of another number than a key has
+                return jax.random.wrap_key_data(jnp.asarray(key))
+    shape = getattr(key, "shape", None)
+    raise TypeError(
+        f"key: got {type(key).__name__}{'' if shape is None else f' of shape {shape}'}; "
+        "expected one jax.random.key(seed)"
+    )
+
+
+def count(value: Any, name: str, *, least: int = 1) -> int:
+    """An integer ≥ `least`, as Python's own.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below `least`.
+    """
+    if isinstance(value, bool) or not _is_index(value):
+        raise TypeError(f"{name}: got {value!r}; expected an integer ≥ {least}")
+    if value < least:
+        raise ValueError(f"{name}: got {value}; allowed: at least {least}")
+    return int(value)
+
+
+def _is_index(value: Any) -> bool:
+    # NumPy's float arrays have an __index__ too, and refuse only when asked.
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def choice(value: Any, name: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
+
+
+def positive_scalar(value: Any, name: str) -> Array:
+    """`value` as a floating scalar () array; a traced value is taken on trust.
+
+    Raises:
+        ValueError: it is not one finite number > 0.
+    """
+    if not isinstance(value, jax.core.Tracer):
+        try:
+            fine = np.shape(value) == () and np.isfinite(value) and float(value) > 0
+        except TypeError:
+            fine = False
+        if not fine:
+            raise ValueError(f"{name}: got {value!r}; expected a finite number > 0")
+    return jnp.asarray(value, float)

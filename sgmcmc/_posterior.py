@@ -1,0 +1,229 @@
+"""The scaling contract: one place that says what is sampled.
+
+    U(θ) = −log p(θ) − λ (N/n) Σ_{i in batch} log p(y_i | x_i, θ) + (ρ/2) ‖θ − c‖²
+
+with N = `data_size`, n the number of examples in the batch (after masking), λ =
+`likelihood_power` (default 1) and, for a localised posterior only, its centre c and
+precision ρ. Samplers target the density ∝ exp(−U/T), T their `temperature`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
+from sgmcmc._checks import check_data
+from sgmcmc._tree import leading_axis, sum_over_blocks, widened
+from sgmcmc.types import Array, Batch, PyTree
+
+
+class Posterior(eqx.Module):
+    """A target density, and how minibatches estimate it.
+
+    Args:
+        log_likelihood: `(params, batch) -> (n,)`, log p(y_i | x_i, θ) in nats, example by
+            example; `batch` has the structure of the data.
+        log_prior: `params -> ()`, log p(θ) in nats, up to a constant.
+        data_size: N, the number of examples in the full data.
+        likelihood_power: λ ≥ 0, multiplies the log likelihood alone; default 1, the
+            posterior. It is no temperature: the prior keeps its weight.
+
+    Functions at module level, `jax.tree_util.Partial`s and equinox modules are traced
+    once; a lambda made anew on every call is compiled anew.
+
+    Raises:
+        TypeError: a function is not callable, or `data_size` is not an integer.
+        ValueError: `data_size` < 1 or `likelihood_power` < 0.
+    """
+
+    log_likelihood: Callable[..., Any] | None
+    log_prior: Callable[..., Any]
+    likelihood_power: Array
+    center: PyTree
+    precision: Array | None
+    data_size: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        log_likelihood: Callable[[PyTree, PyTree], Array],
+        log_prior: Callable[[PyTree], Array],
+        *,
+        data_size: int,
+        likelihood_power: float | Array = 1.0,
+    ) -> None:
+        if isinstance(data_size, bool) or not hasattr(data_size, "__index__"):
+            raise TypeError(f"data_size: got {data_size!r}; expected an integer ≥ 1")
+        if int(data_size) < 1:
+            raise ValueError(f"data_size: got {data_size}; expected an integer ≥ 1")
+        self.log_likelihood = trees.as_callable(log_likelihood, "log_likelihood")
+        self.log_prior = trees.as_callable(log_prior, "log_prior")
+        self.likelihood_power = _power(likelihood_power)
+        self.center, self.precision = None, None
+        self.data_size = int(data_size)
+
+    @classmethod
+    def from_log_density(cls, log_density: Callable[[PyTree], Array]) -> Posterior:
+        """A target without data, from `params -> ()`, its log density up to a constant.
+
+        Sample it with `sgmcmc.sample(key, kernel, params)`.
+        """
+        self = object.__new__(cls)
+        for name, value in {
+            "log_likelihood": None,
+            "log_prior": trees.as_callable(log_density, "log_density"),
+            "likelihood_power": _power(1.0),
+            "center": None,
+            "precision": None,
+            "data_size": None,
+        }.items():
+            object.__setattr__(self, name, value)
+        return self
+
+    def with_likelihood_power(self, power: float | Array) -> Posterior:
+        """The same posterior with the log likelihood multiplied by `power` ≥ 0."""
+        return eqx.tree_at(lambda p: p.likelihood_power, self, _power(power))
+
+    def localized(self, center: PyTree, precision: float | Array) -> Posterior:
+        """The posterior times N(center, 1/precision): a local posterior.
+
+        Args:
+            center: pytree of the parameters' structure.
+            precision: ρ > 0, in 1/units².
+        """
+        checks.require_floating(center, "center")
+        if not isinstance(precision, jax.core.Tracer):
+            fits = bool(np.all(np.isfinite(precision) & (np.asarray(precision) > 0)))
+            _require(fits, "precision", precision, "a finite number > 0")
+        return eqx.tree_at(
+            lambda p: (p.center, p.precision),
+            self,
+            (jax.tree.map(jnp.asarray, center), jnp.asarray(precision, float)),
+            is_leaf=lambda x: x is None,
+        )
+
+    def potential(self, params: PyTree, batch: Batch | PyTree = None) -> Array:
+        """U(θ) estimated from `batch`, in nats: ().
+
+        Args:
+            params: pytree of floating arrays.
+            batch: a `Batch`, or a pytree of arrays with a common leading axis; None for
+                targets without data.
+
+        Raises:
+            ValueError: a batch is missing, or `log_likelihood` returns another shape than (n,).
+        """
+        energy = self.prior_potential(params)
+        if self.log_likelihood is None:
+            return energy
+        return energy + self.data_potential(params, batch)
+
+    def prior_potential(self, params: PyTree) -> Array:
+        """U₀(θ), the part of U without data: −log p(θ), and the pull of a localised posterior."""
+        return self._pull(params) - _scalar(self.log_prior(params), "log_prior")
+
+    def data_potential(self, params: PyTree, batch: Batch | PyTree) -> Array:
+        """U − U₀ estimated from `batch`: −λ (N/n) Σ_{i in batch} log p(y_i | x_i, θ)."""
+        total, count = self._log_likelihood_sum(params, batch)
+        assert self.data_size is not None
+        factor = self.likelihood_power.astype(total.dtype) * (self.data_size / count)
+        return -factor * total
+
+    def example_potentials(self, params: PyTree, data: PyTree) -> Array:
+        """−λ log p(y_i | x_i, θ) of each example: (n,). Over all data they sum to U − U₀."""
+        values = widened(self._log_likelihoods(params, data))
+        return -self.likelihood_power.astype(values.dtype) * values
+
+    def potential_and_gradient(
+        self, params: PyTree, batch: Batch | PyTree = None
+    ) -> tuple[Array, PyTree]:
+        """`potential` and its gradient in θ: ((), pytree like `params`)."""
+        return jax.value_and_grad(self.potential)(params, batch)
+
+    def log_density(self, params: PyTree, data: PyTree = None, *, block_size: int = 4096) -> Array:
+        """−U(θ) over the full data, summed in blocks of `block_size` examples: ().
+
+        Args:
+            params: pytree of floating arrays.
+            data: all N examples; None for targets without data.
+            block_size: examples evaluated at a time, which bounds the memory.
+        """
+        log_prior = _scalar(self.log_prior(params), "log_prior") - self._pull(params)
+        if self.log_likelihood is None:
+            return log_prior
+        if data is None:
+            raise ValueError("data: got None; this posterior has a likelihood and needs its data")
+        if isinstance(block_size, bool) or not hasattr(block_size, "__index__") or block_size < 1:
+            raise ValueError(f"block_size: got {block_size!r}; expected an integer ≥ 1")
+        check_data(data, self.data_size)
+        total = sum_over_blocks(self._log_likelihoods, params, data, block_size)
+        return log_prior + self.likelihood_power.astype(total.dtype) * total
+
+    def _log_likelihoods(self, params: PyTree, data: PyTree) -> Array:
+        assert self.log_likelihood is not None
+        values = self.log_likelihood(params, data)
+        n = leading_axis(data)
+        shape = jnp.shape(values)
+        if shape != (n,):
+            raise ValueError(
+                f"log_likelihood: expected (n,) = ({n},), one value per example, got {shape}"
+            )
+        return values
+
+    def _log_likelihood_sum(self, params: PyTree, batch: Any) -> tuple[Array, Array | int]:
+        if batch is None:
+            raise ValueError("data: got None; this posterior has a likelihood and needs its data")
+        if not isinstance(batch, Batch):
+            batch = Batch(batch)
+        values = widened(self._log_likelihoods(params, batch.data))
+        if batch.mask is None:
+            return jnp.sum(values), values.shape[0]
+        # A padded row repeats a real one, so its value is finite and may be multiplied by 0.
+        mask = batch.mask.astype(values.dtype)
+        return jnp.sum(values * mask), jnp.sum(mask)
+
+    def _pull(self, params: PyTree) -> Array | float:
+        if self.precision is None:
+            return 0.0
+        checks.require_same_structure(self.center, params, "center", "the parameters")
+        difference = jax.tree.map(jnp.subtract, params, self.center)
+        squares = trees.dot(difference, difference)
+        return self.precision.astype(squares.dtype) / 2 * squares
+
+
+def _power(power: float | Array) -> Array:
+    if not isinstance(power, jax.core.Tracer):
+        fits = bool(np.all(np.isfinite(power) & (np.asarray(power) >= 0)))
+        _require(fits, "likelihood_power", power, "a finite number ≥ 0")
+    return jnp.asarray(power, float)
+
+
+def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}: got {value}; expected {allowed}")
+
+
+def _scalar(value: Array, name: str) -> Array:
+    if jnp.shape(value) != ():
+        raise ValueError(f"{name}: expected a scalar (), got shape {jnp.shape(value)}")
+    return value
+
+
+def batch_shape(data: PyTree, batch_size: int) -> Any:
+    if data is None:
+        return None
+    rows = lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)  # noqa: E731
+    return Batch(jax.tree.map(rows, data))
+
+
+def log_density_shape(kernel: Any, params: PyTree, data: PyTree, batch_size: int) -> None:
+    """Trace the potential once, so that a wrong shape is an error before anything runs."""
+    posterior = getattr(kernel, "posterior", None)
+    if isinstance(posterior, Posterior):
+        eqx.filter_eval_shape(posterior.potential, params, batch_shape(data, batch_size))

@@ -1,0 +1,79 @@
+"""Rates: numbers that may change with the step index, checked where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc import _tree as trees
+from sgmcmc._checks import check_range
+from sgmcmc.types import Array
+
+
+class Constant(eqx.Module):
+    """A number that does not change: an array leaf."""
+
+    value: Array
+
+    def __call__(self, count: Array) -> Array:
+        return self.value
+
+
+class Schedule(eqx.Module):
+    """A number as a function of the step index; optax's schedules fit."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, count: Array) -> Array:
+        return jnp.asarray(self.function(count), dtype=float)
+
+
+Rate = Constant | Schedule
+
+
+def as_rate(value: Any, name: str, *, above_zero: bool = False) -> Rate:
+    """A non-negative (or positive) number or schedule, checked where it is concrete.
+
+    Raises:
+        TypeError: neither a number nor callable.
+        ValueError: NaN, infinite, or out of range; for a schedule, at its first step.
+    """
+    if isinstance(value, Constant | Schedule):
+        return value
+    if callable(value):
+        schedule = Schedule(trees.as_callable(value, name))
+        check_range(schedule(jnp.zeros((), jnp.int32)), f"{name}(0)", above_zero)
+        return schedule
+    if value is None or isinstance(value, bool | str):
+        raise TypeError(f"{name}: got {value!r}; expected a number or a schedule")
+    number = jnp.asarray(value, dtype=float)
+    check_range(number, name, above_zero)
+    return Constant(number)
+
+
+def check_steps(schedule: Schedule, steps: int) -> None:
+    """Raise a ValueError that names the first step of a schedule that is not a step."""
+    block = min(steps, 2**16)
+    for start in range(0, steps, block):
+        # The last block begins earlier, so that all are of one size and one trace.
+        first = min(start, steps - block)
+        sizes = _over(schedule, first + jnp.arange(block, dtype=jnp.int32))
+        if isinstance(sizes, jax.core.Tracer):
+            return
+        good = np.isfinite(sizes) & (np.asarray(sizes) > 0)
+        if not good.all():
+            worst = int(np.argmin(good))
+            raise ValueError(
+                f"step_size({first + worst}): got {float(sizes[worst])}; expected a finite "
+                f"number > 0 at each of the run's {steps:,} steps"
+            )
+
+
+@eqx.filter_jit
+def _over(schedule: Schedule, counts: Array) -> Array:
+    return jax.vmap(schedule)(counts)

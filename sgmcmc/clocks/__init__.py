@@ -1,0 +1,45 @@
+"""Clocks: the pace of time. A clock gives each step its dt and each draw its weight.
+
+The weight is dt over the nominal step: exactly 1 for a fixed step, h_k/h_0 for a schedule,
+so that weighted averages are averages over physical time.
+
+    fixed(h)                        h
+    scheduled(f)                    h_k = f(k)
+    decreasing(h, offset, power)    h_k = h (1 + k/b)^{−γ}
+    cyclical(h, num_cycles, …)      h_k = (h/2) (cos(π r_k) + 1), r_k the place in the cycle
+    samadams(Δτ, …)                 ψ(ζ) Δτ, ζ the recent size of the gradient
+
+k counts all steps from 0, burn-in included.
+"""
+
+from sgmcmc._schedule import Constant, Rate, Schedule, as_rate
+from sgmcmc.clocks._adaptive import SA_SGLD_CODE, SAMADAMS_CODE, AdaptiveClock, samadams
+from sgmcmc.clocks._base import Clock
+from sgmcmc.clocks._schedules import (
+    CyclicalClock,
+    EqualClock,
+    as_clock,
+    cyclical,
+    decreasing,
+    fixed,
+    scheduled,
+)
+
+__all__ = [
+    "SAMADAMS_CODE",
+    "SA_SGLD_CODE",
+    "AdaptiveClock",
+    "Clock",
+    "Constant",
+    "CyclicalClock",
+    "EqualClock",
+    "Rate",
+    "Schedule",
+    "as_clock",
+    "as_rate",
+    "cyclical",
+    "decreasing",
+    "fixed",
+    "samadams",
+    "scheduled",
+]

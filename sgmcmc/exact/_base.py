@@ -1,0 +1,252 @@
+"""Samplers with a Metropolis correction: blocks of minibatch steps, accepted by the full energy.
+
+A block makes L steps on L batches from (θ₀, r₀), r the whitened momentum of
+`sgmcmc.metrics`, and ends at (θ, r). With ΔU = U(θ) − U(θ₀) over all data it is accepted with
+probability
+
+    a = min(1, exp(−(ΔU + W)/T)),
+
+W the work that the block's own noisy forces do, by each sampler's formula. On rejection the
+position is θ₀ again and the momentum −r₀. The law is then exp(−U/T − rᵀr/(2T)) exactly, at
+any step size and however noisy the gradients: those cost acceptance, never bias.
+
+This holds if a block's batches, read backwards, have the law they have forwards
+(`sgmcmc.streams.require_reversible`), and if the Gaussians are Gaussian: the proposal's
+density enters the ratio.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
+from sgmcmc import noise as noises
+from sgmcmc._posterior import Posterior
+from sgmcmc.clocks._schedules import Clock, Rate, as_clock, as_rate
+from sgmcmc.gradients._base import Estimator
+from sgmcmc.kernels._splitting import Pace, check_parts, friction_rate
+from sgmcmc.metrics._base import Metric
+from sgmcmc.streams import _streams as streams
+from sgmcmc.types import Array, Batch, Blocks, Info, Key, PyTree, State
+
+
+class BlockNoise(NamedTuple):
+    """Every random number of a block: normals (rows, d), and the Metropolis uniform ()."""
+
+    normals: Array
+    uniform: Array
+
+
+class Proposal(NamedTuple):
+    """Where a block ends, its work W in nats, and its last gradient estimate's norm."""
+
+    position: PyTree
+    momentum: PyTree
+    work: Array
+    gradient_norm: Array
+
+
+class CorrectedKernel(eqx.Module):
+    """A block of steps and its Metropolis correction; `State.extra` holds U(θ) over all data.
+
+    A subclass says how a block moves. `Info.energy` is U over all data at the recorded
+    position, `Info.acceptance` is a, `Info.time` L h, also where the block is rejected.
+    """
+
+    posterior: Posterior
+    clock: Clock
+    friction: Rate
+    temperature: Rate
+    metric: Metric
+    gradient: Estimator
+    num_steps: int = eqx.field(static=True)
+    name: str = eqx.field(static=True)
+    block_size: int = eqx.field(static=True)
+
+    order: ClassVar[int] = 2
+    noise: ClassVar[str] = "gaussian"
+    refresh_every: ClassVar[int | None] = None
+    needs_data: ClassVar[bool] = True
+    full_energies: ClassVar[int] = 1
+    gradients_per_batch: ClassVar[int] = 1
+    rows_beside: ClassVar[int] = 0
+
+    @property
+    def batches_per_step(self) -> int:
+        return self.num_steps
+
+    @property
+    def gradient_evaluations(self) -> float:
+        """Minibatch gradients of a block; the one energy of all data is not in it.
+
+        A run counts that as N/(3n) more, n the batch size.
+        """
+        evaluations = getattr(self.gradient, "evaluations", 1)
+        return float(self.num_steps * self.gradients_per_batch * evaluations)
+
+    def check_stream(self, stream: streams.Stream, data_size: int, batch_size: int) -> None:
+        """Raise a ValueError unless blocks of this stream may be reversed."""
+        streams.require_reversible(stream, self.num_steps, data_size, batch_size)
+
+    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
+        """The first state: r ~ N(0, T), and U over all data.
+
+        Raises:
+            TypeError, ValueError: `position` is empty or not floating, the metric's shape is
+                not that of `position`, or `data` is missing.
+        """
+        checks.require_floating(position, "params")
+        self.metric.check(position)
+        position = jax.tree.map(jnp.asarray, position)
+        clock = self.clock.init()
+        standard = noises.draw(rng_key, position, 1, "gaussian")
+        spread = jnp.sqrt(self.temperature(clock.count))
+        momentum = trees.scale(spread, noises.to_tree(standard[0], position))
+        estimator = self.gradient.init(self.posterior, position, data)
+        energy = self._energy(position, data)
+        return State(position, momentum, estimator, (), clock, energy)
+
+    def draw(self, rng_key: Key, state: State) -> BlockNoise:
+        """The block's normals and its uniform."""
+        normals_key, uniform_key = jax.random.split(rng_key)
+        rows = self.num_steps + self.rows_beside
+        normals = noises.draw(normals_key, state.position, rows, "gaussian")
+        return BlockNoise(normals, jax.random.uniform(uniform_key, (), state.extra.dtype))
+
+    def drive(self, noise: BlockNoise, state: State, batch: Blocks | None) -> tuple[State, Info]:
+        """One block. `batch` is `Blocks`; None for targets without data.
+
+        Raises:
+            ValueError: the data, or L batches, are missing.
+        """
+        blocks = self._blocks(batch)
+        dt, weight, clock = self.clock.tick(state.clock)
+        count = state.clock.count
+        pace = Pace(dt, self.friction(count), self.temperature(count))
+        proposal = self.propose(noise.normals, state, pace, blocks)
+        energy = self._energy(proposal.position, blocks.data)
+        change = energy - state.extra + proposal.work
+        # Of T as it falls to 0 this is the limit, with no 0/0.
+        probability = jnp.where(change > 0, jnp.exp(-change / pace.temperature), 1.0)
+        # What is not finite is refused: −inf too, which no density has.
+        acceptance = jnp.where(
+            jnp.isfinite(energy) & ~jnp.isnan(change), probability.astype(change.dtype), 0.0
+        )
+        accepted = noise.uniform < acceptance
+
+        def choose(new: PyTree, old: PyTree) -> PyTree:
+            return jax.tree.map(lambda x, y: jnp.where(accepted, x, y), new, old)
+
+        position = choose(proposal.position, state.position)
+        momentum = choose(proposal.momentum, jax.tree.map(jnp.negative, state.momentum))
+        energy = choose(energy, state.extra)
+        info = Info(
+            position=position,
+            weight=weight,
+            time=self.num_steps * dt,
+            energy=energy,
+            gradient_norm=proposal.gradient_norm,
+            kinetic_energy=trees.dot(momentum, momentum) / 2,
+            finite=jnp.isfinite(energy),
+            acceptance=acceptance,
+        )
+        return State(position, momentum, state.estimator, state.metric, clock, energy), info
+
+    def step(self, rng_key: Key, state: State, batch: Blocks | None = None) -> tuple[State, Info]:
+        """`drive(draw(rng_key, state), state, batch)`."""
+        return self.drive(self.draw(rng_key, state), state, batch)
+
+    def refresh(self, state: State, data: PyTree) -> State:
+        return state
+
+    def bind(
+        self, data: PyTree = None, batch_size: int | None = None, stream: Any = "reshuffled"
+    ) -> Any:
+        """This kernel with its data, for loops that pass no batch; see `sgmcmc.to_blackjax`."""
+        from sgmcmc._interop import bind
+
+        return bind(self, data, batch_size, stream)
+
+    @abstractmethod
+    def propose(self, normals: Array, state: State, pace: Pace, blocks: Blocks) -> Proposal:
+        """The block's L steps."""
+
+    def _energy(self, position: PyTree, data: PyTree) -> Array:
+        value = -self.posterior.log_density(position, data, block_size=self.block_size)
+        return value.astype(trees.accumulator_dtype(position))
+
+    def gradient_at(self, position: PyTree, batch: Any, estimator: PyTree) -> PyTree:
+        return self.gradient(self.posterior, position, batch, estimator)[1]
+
+    def _blocks(self, batch: Any) -> Blocks:
+        if batch is None and self.posterior.log_likelihood is None:
+            return Blocks(None, None)
+        if not isinstance(batch, Blocks):
+            raise ValueError(
+                f"data: {self.name} evaluates the energy of all data; expected its batch to be "
+                f"sgmcmc.Blocks(batches, data), got {type(batch).__name__}"
+            )
+        lengths = {x.shape[:1] for x in jax.tree.leaves(batch.batches)}
+        if lengths - {(self.num_steps,)}:
+            raise ValueError(
+                f"batches: expected a leading axis of num_steps = {self.num_steps} on each leaf, "
+                f"got {sorted(lengths)}"
+            )
+        return batch
+
+    def each(self, one: Any, carry: Any, normals: Array, shares: Array, blocks: Blocks) -> Any:
+        """`one(carry, batch, normals, share)` for each of the L steps in turn."""
+        whole = None if blocks.data is None else Batch(blocks.data)
+
+        def body(carry: Any, step: Any) -> Any:
+            batch, row, share = step
+            return one(carry, whole if blocks.batches is None else batch, row, share), None
+
+        return jax.lax.scan(body, carry, (blocks.batches, normals, shares))[0]
+
+
+def build(
+    kind: Any,
+    name: str,
+    posterior: Any,
+    step_size: Any,
+    num_steps: Any,
+    friction: Any,
+    temperature: Any,
+    metric: Any,
+    gradient: Any,
+    noise: Any,
+    block_size: Any,
+) -> Any:
+    check_parts(posterior, metric, gradient, noise)
+    checks.count(num_steps, "num_steps", least=1)
+    checks.count(block_size, "block_size", least=1)
+    if noise != "gaussian":
+        raise ValueError(
+            f"noise: got {noise!r}; allowed: 'gaussian', since the acceptance probability of "
+            f"{name} is that of exact Gaussians"
+        )
+    if getattr(gradient, "refresh_every", None) or getattr(gradient, "needs_fresh_batches", False):
+        raise ValueError(
+            f"gradient: got {type(gradient).__name__.lower()}, which remembers where the chain "
+            "has been, so that a block cannot be reversed; allowed: minibatch, full, "
+            "control_variate"
+        )
+    rate = as_rate(None, "friction") if friction is None else friction_rate(friction, step_size)
+    return kind(
+        posterior=posterior,
+        clock=as_clock(step_size),
+        friction=rate,
+        temperature=as_rate(temperature, "temperature", above_zero=True),
+        metric=metric,
+        gradient=gradient,
+        num_steps=int(num_steps),
+        name=name,
+        block_size=int(block_size),
+    )

@@ -1,0 +1,106 @@
+"""Gradient estimators: unbiased, stateful, unaware of integrators.
+
+    minibatch         g = ∇U₀(x) + (N/n) Σ_B v_i(x),         v_i = −λ ∇ log p(y_i | x_i, θ)
+    full              g = ∇U(x)
+    control_variate   g = ∇U₀(x) + Σ_all v_i(x*) + (N/n) Σ_B (v_i(x) − v_i(x*)),  x* a fixed mode
+    svrg              the same, x* a snapshot of the chain's own, refreshed every m steps
+    saga              g = ∇U₀(x) + Σ_all τ_i + (N/n) Σ_B (v_i(x) − τ_i),  then τ_i ← v_i(x) in B
+
+U₀ is the part without data. With a_i = v_i, v_i(x) − v_i(x*) or v_i(x) − τ_i and
+S² = (1/N) Σ (a_i − ā)², the variance of g is (N²/n) S² for batches drawn with replacement and
+(N²/n) S² (N−n)/(N−1) without.
+
+An estimator is called as `estimator(posterior, position, batch, state)` and returns the
+plain estimate of U, its gradient and its own next state, which `init` begins. It may say
+
+    needs_full_batch      the loop hands it all data every step (default False);
+    refresh_every         the loop calls its `refresh(posterior, position, state, data)` before
+                          each step > 0 that is a multiple of it (default None: never);
+    evaluations           minibatch gradients that one call costs (default 1);
+    needs_fresh_batches   every call must see a batch that is independent of all before it:
+                          no reuse within a step, and no sweeps (default False).
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from sgmcmc import _tree as trees
+from sgmcmc._posterior import Posterior
+from sgmcmc._tree import leading_axis
+from sgmcmc.types import Array, Batch, PyTree
+
+
+class Minibatch(eqx.Module):
+    """∇U with N/n times the batch's sum; its variance is (N²/n) S² with replacement and
+    (N²/n) S² (N−n)/(N−1) without, S² the variance of the examples' gradients.
+    """
+
+    needs_full_batch: bool = eqx.field(static=True, default=False)
+
+    def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> PyTree:
+        return ()
+
+    def __call__(
+        self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: PyTree
+    ) -> tuple[Array, PyTree, PyTree]:
+        energy, gradient = posterior.potential_and_gradient(position, batch)
+        if isinstance(batch, Batch) and batch.share is not None:
+            gradient = trees.scale(batch.share, gradient)
+        return energy, gradient, state
+
+
+class Full(eqx.Module):
+    """∇U over all data every step, `block_size` examples at a time."""
+
+    block_size: int | None = eqx.field(static=True, default=None)
+    needs_full_batch: bool = eqx.field(static=True, default=True)
+
+    def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> PyTree:
+        if posterior.log_likelihood is not None and data is None:
+            raise ValueError("data: got None; the `full` gradient estimator needs all data")
+        return ()
+
+    def __call__(
+        self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: PyTree
+    ) -> tuple[Array, PyTree, PyTree]:
+        if posterior.log_likelihood is None:
+            energy, gradient = posterior.potential_and_gradient(position)
+            return energy, gradient, state
+        data = batch.data if isinstance(batch, Batch) else batch
+        if data is None or leading_axis(data) != posterior.data_size:
+            raise ValueError(
+                f"data: the `full` gradient estimator got {data and leading_axis(data)} of "
+                f"{posterior.data_size} examples"
+            )
+        if self.block_size is None:
+            energy, gradient = posterior.potential_and_gradient(position, batch)
+            return energy, gradient, state
+        energy, gradient = jax.value_and_grad(_negative_log_density)(
+            position, posterior, data, self.block_size
+        )
+        return energy, gradient, state
+
+
+def minibatch() -> Minibatch:
+    """The plain minibatch estimator, the default."""
+    return Minibatch()
+
+
+def full(block_size: int | None = None) -> Full:
+    """The exact gradient, every step.
+
+    Args:
+        block_size: examples evaluated at a time, which bounds the memory; None: all at once.
+    """
+    if block_size is not None and block_size < 1:
+        raise ValueError(f"block_size: got {block_size}; expected an integer ≥ 1 or None")
+    return Full(block_size)
+
+
+def _negative_log_density(
+    position: PyTree, posterior: Posterior, data: PyTree, block_size: int
+) -> Array:
+    return jnp.negative(posterior.log_density(position, data, block_size=block_size))

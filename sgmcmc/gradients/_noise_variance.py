@@ -1,0 +1,119 @@
+"""The variance V̂ of a gradient's noise in each coordinate: given, or estimated as a chain goes.
+
+    V̂ ← β V̂ + (1 − β) (g_k − g_{k−1})²/2
+
+after its use, so that V̂ never knows of the batch whose noise it stands for. Differences of
+successive gradients hold the movement of the true gradient to O(h²) only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
+from sgmcmc._checks import check_range
+from sgmcmc.types import Array, PyTree
+
+
+def running_variance(decay: float | Array = 0.99) -> RunningVariance:
+    """V̂ for `sghmc(noise_estimate=…)`, estimated as the chain goes.
+
+    Args:
+        decay: β in [0, 1): a memory of about 1/(1 − β) steps. It keeps two more copies of
+            the parameters.
+
+    Raises:
+        ValueError: `decay` out of range.
+    """
+    number = jnp.asarray(decay, dtype=float)
+    check_range(number, "decay", above_zero=False, below=1.0)
+    return RunningVariance(number)
+
+
+class Given(eqx.Module):
+    """V̂ as the user knows it: one number, or a pytree like the parameters."""
+
+    variance: PyTree
+
+    def check(self, position: PyTree) -> None:
+        """Raise a ValueError unless V̂ is a scalar or fits `position`, leaf by leaf."""
+        if not self._is_scalar():
+            checks.require_same_structure(
+                self.variance, position, "noise_estimate", "the parameters"
+            )
+
+    def init(self, position: PyTree) -> PyTree:
+        return ()
+
+    def estimate(self, memory: PyTree, position: PyTree) -> PyTree:
+        """V̂, like `position`."""
+        if self._is_scalar():
+            return jax.tree.map(lambda x: jnp.full_like(x, self.variance), position)
+        return jax.tree.map(lambda v, x: v.astype(x.dtype), self.variance, position)
+
+    def update(self, memory: PyTree, gradient: PyTree) -> PyTree:
+        return memory
+
+    def _is_scalar(self) -> bool:
+        return isinstance(self.variance, jax.Array) and self.variance.ndim == 0
+
+
+class Memory(NamedTuple):
+    """V̂, the last gradient, and the gradients seen."""
+
+    variance: PyTree
+    gradient: PyTree
+    seen: Array
+
+
+class RunningVariance(eqx.Module):
+    """V̂ from the differences of successive gradients; see `running_variance`."""
+
+    decay: Array
+
+    def check(self, position: PyTree) -> None:
+        pass
+
+    def init(self, position: PyTree) -> Memory:
+        zero = trees.zeros_like(position)
+        return Memory(zero, zero, jnp.zeros((), jnp.int32))
+
+    def estimate(self, memory: Memory, position: PyTree) -> PyTree:
+        """V̂, like `position`; 0 until two gradients have been seen."""
+        return memory.variance
+
+    def update(self, memory: Memory, gradient: PyTree) -> Memory:
+        # The first difference is the estimate, the later ones are averaged in.
+        share = jnp.where(memory.seen == 1, 1.0, 1 - self.decay)
+        share = jnp.where(memory.seen == 0, 0.0, share)
+
+        def average(v: Array, g: Array, last: Array) -> Array:
+            return v + share.astype(v.dtype) * ((g - last) ** 2 / 2 - v)
+
+        variance = jax.tree.map(average, memory.variance, gradient, memory.gradient)
+        return Memory(variance, gradient, memory.seen + 1)
+
+
+def given(estimate: Any) -> Given:
+    try:
+        variance = jax.tree.map(lambda v: jnp.asarray(v, dtype=float), estimate)
+    except (TypeError, ValueError):
+        variance = None
+    if not jax.tree.leaves(variance):
+        raise TypeError(
+            f"noise_estimate: got {estimate!r}; expected None, numbers ≥ 0 (one, or a pytree "
+            "like the parameters), or gradients.running_variance()"
+        )
+    for path, leaf in trees.named_leaves(variance):
+        if isinstance(leaf, jax.core.Tracer):
+            continue
+        values = np.asarray(leaf, dtype=np.float64)
+        if not np.all((values >= 0) & np.isfinite(values)):
+            raise ValueError(f"noise_estimate: {path} must be finite and ≥ 0, got {leaf}")
+    return Given(variance)

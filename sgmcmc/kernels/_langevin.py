@@ -1,0 +1,264 @@
+"""The samplers by name: each is a word and its paper.
+
+All share their arguments:
+
+    posterior: what to sample, a `Posterior`.
+    step_size: h > 0, a float, a schedule of the step index (optax's fit) or a clock; None:
+        `sample` chooses it (`sgmcmc.tuning`).
+    friction: γ ≥ 0 in 1/time, underdamped kernels only; a float or a schedule. Default 1.
+        "auto", with `step_size=None`: 1/(10 h).
+    temperature: T ≥ 0, a float or a schedule; 1 (default) samples the posterior, 0 optimises.
+    metric: `metrics.identity()` (default), `diagonal(scale)` or `dense(covariance)`.
+    gradient: `gradients.minibatch()` (default), `full()`, `control_variate(mode)`,
+        `svrg(refresh_every)` or `saga()`.
+    noise: "gaussian" (default: the numbers of `jax.random.normal`) or "fast" (moments of a
+        normal through order 5, bounded by 2.74; keeps weak order 2 and costs less).
+
+All raise a TypeError or ValueError at the call that names the argument, what was given and
+what is allowed. `order` is the weak order with exact gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sgmcmc._posterior import Posterior
+from sgmcmc.clocks._adaptive import as_adaptive
+from sgmcmc.gradients._base import Estimator
+from sgmcmc.gradients._minibatch import minibatch
+from sgmcmc.kernels._samadams import AdaptiveKernel
+from sgmcmc.kernels._splitting import SplittingKernel, build
+from sgmcmc.kernels._words import plan
+from sgmcmc.metrics._base import Metric
+from sgmcmc.metrics._constant import identity
+
+
+def langevin(
+    posterior: Posterior,
+    step_size: Any,
+    *,
+    word: str,
+    fractions: Sequence[float] | None = None,
+    reuse_gradient: bool = True,
+    order: int | None = None,
+    batches_per_step: int = 1,
+    friction: Any = 1.0,
+    temperature: Any = 1.0,
+    metric: Metric = identity(),
+    gradient: Estimator = minibatch(),
+    noise: str = "gaussian",
+) -> SplittingKernel:
+    """Underdamped Langevin dynamics by any splitting, given as a word.
+
+        dθ = M⁻¹ p dt,   dp = −∇U dt − γ p dt + √(2γT) M^{1/2} dW
+
+    Args:
+        word: letters in the order of time. A drift, B kick, O friction and noise, U the
+            exact flow of A and O together: "BAOAB", "OBABO", "UBU", …; Z the flow of an
+            adaptive clock, which `step_size` then is: "ZBAOABZ", "ZUBUZ".
+        fractions: each letter's share of the step, summing to one for each flow; default
+            1/(the letter's count).
+        reuse_gradient: share one gradient between B's at the same position (default);
+            False evaluates each B on the step's own batch.
+        order: weak order to state; default 2 for a palindrome, 1 otherwise.
+        batches_per_step: 1, or one batch for each gradient of the step.
+        posterior, step_size, friction, temperature, metric, gradient, noise: see
+            `sgmcmc.kernels`.
+
+    Raises:
+        ValueError: a word with an unknown letter, without B, or with unbalanced fractions
+            (a caret shows where); any argument out of range.
+    """
+    planned = plan(word, fractions, reuse_gradient=reuse_gradient)
+    return build(
+        posterior,
+        as_adaptive(step_size) if "Z" in word else step_size,
+        planned,
+        name=word.lower(),
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+        order=order,
+        batches_per_step=batches_per_step,
+        kind=AdaptiveKernel if "Z" in word else SplittingKernel,
+    )
+
+
+def baoab(
+    posterior: Posterior,
+    step_size: Any,
+    *,
+    friction: Any = 1.0,
+    temperature: Any = 1.0,
+    metric: Metric = identity(),
+    gradient: Estimator = minibatch(),
+    noise: str = "gaussian",
+) -> SplittingKernel:
+    """BAOAB (Leimkuhler and Matthews 2013, doi:10.1093/amrx/abs010), one gradient a step.
+
+    Order 2, and exact positions on Gaussians at any stable h √k < 2; ⟨p²⟩ at step ends is
+    T (1 − h²k/4). The one to reach for first.
+
+    Arguments: see `sgmcmc.kernels`.
+    """
+    return langevin(
+        posterior,
+        step_size,
+        word="BAOAB",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
+
+
+def obabo(
+    posterior: Posterior,
+    step_size: Any,
+    *,
+    friction: Any = 1.0,
+    temperature: Any = 1.0,
+    metric: Metric = identity(),
+    gradient: Estimator = minibatch(),
+    noise: str = "gaussian",
+) -> SplittingKernel:
+    """OBABO (Bussi and Parrinello 2007, arXiv 0803.4083), one gradient a step.
+
+    Order 2, and exact momenta on Gaussians; ⟨x²⟩ = T/(k (1 − h²k/4)).
+
+    Arguments: see `sgmcmc.kernels`.
+    """
+    return langevin(
+        posterior,
+        step_size,
+        word="OBABO",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
+
+
+def aboba(
+    posterior: Posterior,
+    step_size: Any,
+    *,
+    friction: Any = 1.0,
+    temperature: Any = 1.0,
+    metric: Metric = identity(),
+    gradient: Estimator = minibatch(),
+    noise: str = "gaussian",
+) -> SplittingKernel:
+    """ABOBA (Leimkuhler and Matthews 2013, doi:10.1093/amrx/abs010), one gradient a step.
+
+    Order 2, and exact positions on Gaussians; ⟨p²⟩ = T/(1 − h²k/4).
+
+    Arguments: see `sgmcmc.kernels`.
+    """
+    return langevin(
+        posterior,
+        step_size,
+        word="ABOBA",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
+
+
+def ubu(
+    posterior: Posterior,
+    step_size: Any,
+    *,
+    friction: Any = 1.0,
+    temperature: Any = 1.0,
+    metric: Metric = identity(),
+    gradient: Estimator = minibatch(),
+    noise: str = "gaussian",
+) -> SplittingKernel:
+    """UBU (Zapatero 2017; Sanz-Serna and Zygalakis 2021, arXiv 2104.12384), one gradient a step.
+
+    Order 2 both weakly and strongly, stable to h √k < 2.399 at γ = 1. Four normals a
+    coordinate and step. Under `noise="fast"` the covariance of its noise stays exact, its
+    joint law is that of linear maps of independent `fast` variables.
+
+    Arguments: see `sgmcmc.kernels`.
+    """
+    return langevin(
+        posterior,
+        step_size,
+        word="UBU",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
+
+
+def bub(
+    posterior: Posterior,
+    step_size: Any,
+    *,
+    friction: Any = 1.0,
+    temperature: Any = 1.0,
+    metric: Metric = identity(),
+    gradient: Estimator = minibatch(),
+    noise: str = "gaussian",
+) -> SplittingKernel:
+    """BUB (Zapatero 2017; Sanz-Serna and Zygalakis 2021, arXiv 2104.12384), one gradient a step.
+
+    UBU's mirror image: order 2 both weakly and strongly, stable to h √k < 2.399 at γ = 1. Two
+    normals a coordinate and step, half of UBU's; ⟨x²⟩ is off by half of UBU's error, and the
+    other way.
+
+    Arguments: see `sgmcmc.kernels`.
+    """
+    return langevin(
+        posterior,
+        step_size,
+        word="BUB",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
+
+
+def babo(
+    posterior: Posterior,
+    step_size: Any,
+    *,
+    friction: Any = 1.0,
+    temperature: Any = 1.0,
+    metric: Metric = identity(),
+    gradient: Estimator = minibatch(),
+    noise: str = "gaussian",
+) -> SplittingKernel:
+    """BABO, Lie and Trotter's form: a leapfrog step B A B, then exact friction O.
+
+    The scheme that Franzese et al. (2021, arXiv 2106.16200) single out as the simplest good
+    choice. OBABO seen between its two O's, and so with OBABO's positions: order 2 once
+    stationary (order 1 on the way there), ⟨x²⟩ = T/(k (1 − h²k/4)), momenta exact on Gaussians.
+    One gradient a step.
+
+    Arguments: see `sgmcmc.kernels`.
+    """
+    return langevin(
+        posterior,
+        step_size,
+        word="BABO",
+        order=2,
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )

@@ -1,0 +1,462 @@
+"""Replica exchange: chains at several temperatures that swap, so that cold ones change modes.
+
+R replicas of one kernel run at T₁ < … < T_R and see the same batches. After every `swap_every`
+steps neighbours are swapped by the rule of `sgmcmc.kernels`: pairs (1, 2), (3, 4), … after one
+group of steps, (2, 3), (4, 5), … after the next. The law is the product of the e^{−U/T_k}.
+
+**A swap exchanges temperatures, not positions.** That is the same, and moves nothing: a
+replica keeps all that belongs to its position (an estimator's snapshot or table, a metric's
+memory). Only what has T in its law changes with it:
+
+- the momentum, N(0, T), is multiplied by √(T_new/T_old): r²/(2T) stays as it is, and the two
+  factors of a swap have product 1, so that the product law is invariant;
+- kernels turned past the last use of a gradient (`_words`) keep a momentum that has had
+  a kick −tG beyond the word's end, the one place where the momentum is independent of the
+  position. So the rule is r ← s (r + tG) − tG, with the gradient of the last step;
+- a thermostat's variable has a law of its own at each temperature and stays there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc import _tree as trees
+from sgmcmc._checks import check_range
+from sgmcmc._posterior import Posterior
+from sgmcmc.clocks._base import Untuned
+from sgmcmc.clocks._schedules import Clock, Constant
+from sgmcmc.kernels import _swaps as swaps
+from sgmcmc.kernels._sgnht import ThermostatKernel
+from sgmcmc.kernels._shifted_ode import Sort
+from sgmcmc.kernels._splitting import SplittingKernel
+from sgmcmc.kernels._words import Plan
+from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State
+
+
+class Replicas(NamedTuple):
+    """The replicas' states with a leading axis R; `order[k]` is the one at temperature k."""
+
+    states: State
+    order: Array
+
+
+class Draws(NamedTuple):
+    """The random numbers of one step: those of the kernel's steps [swap_every, R, …], and one
+    uniform number for each pair of neighbours (R − 1,).
+    """
+
+    steps: PyTree
+    uniforms: Array
+
+
+class StretchedClock(Clock):
+    """The clock of the replicas, for checks that count in steps of `swap_every` of theirs."""
+
+    inner: Clock
+    factor: int = eqx.field(static=True)
+
+    def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
+        self.inner.check_run(num_burnin * self.factor, num_samples, thinning * self.factor)
+
+
+class ReplicaExchange(eqx.Module):
+    """A kernel of kernels; see `replica_exchange`. `State.extra` holds the `Replicas`."""
+
+    inner: SplittingKernel
+    temperatures: Array
+    energy_variance: Array | None
+    replacement: bool = eqx.field(static=True)
+    correct: bool = eqx.field(static=True)
+    swap_every: int = eqx.field(static=True)
+    record: str = eqx.field(static=True)
+
+    @property
+    def name(self) -> str:
+        return f"replica_exchange({self.inner.name})"
+
+    @property
+    def posterior(self) -> Posterior:
+        return self.inner.posterior
+
+    @property
+    def gradient(self) -> Any:
+        return self.inner.gradient
+
+    @property
+    def metric(self) -> Any:
+        return self.inner.metric
+
+    @property
+    def noise(self) -> str:
+        return self.inner.noise
+
+    @property
+    def plan(self) -> Plan:
+        return self.inner.plan
+
+    @property
+    def order(self) -> int:
+        return self.inner.order
+
+    @property
+    def friction(self) -> Any:
+        return self.inner.friction
+
+    @property
+    def temperature(self) -> Constant:
+        """That of the cold replica."""
+        return Constant(self.temperatures[0])
+
+    @property
+    def clock(self) -> Clock:
+        if isinstance(self.inner.clock, Untuned):
+            return self.inner.clock
+        return StretchedClock(self.inner.clock.step_size, self.inner.clock, self.swap_every)
+
+    @property
+    def batches_per_step(self) -> int:
+        """The kernel's batches and one for the swap's energies; one where it is all data."""
+        if self.gradient.needs_full_batch:
+            return 1
+        return self.swap_every * self.inner.batches_per_step + 1
+
+    @property
+    def refresh_every(self) -> int | None:
+        every = self.inner.refresh_every
+        return None if every is None else every // self.swap_every
+
+    @property
+    def refresh_passes(self) -> int:
+        """Passes over the data that a refresh takes: one for each replica."""
+        return self.temperatures.shape[-1]
+
+    @property
+    def gradient_evaluations(self) -> float:
+        """All replicas' gradients, and their energies as a third of a gradient each."""
+        gradients = self.swap_every * self.inner.gradient_evaluations
+        return float(self.temperatures.shape[-1] * (gradients + 1 / 3))
+
+    def recorded(self, position: PyTree) -> PyTree:
+        """A position as `Info.position` shows it: with a leading axis R under record="all"."""
+        if self.record == "cold":
+            return position
+        size = self.temperatures.shape[-1]
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *jnp.shape(x))), position)
+
+    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
+        """The first state: all replicas at `position`, momenta from N(0, T_k)."""
+        size = self.temperatures.shape[-1]
+
+        def begin(temperature: Array, key: Key) -> State:
+            return self._at(temperature).init(position, key, data)
+
+        states = jax.vmap(begin)(self.temperatures, jax.random.split(rng_key, size))
+        order = jnp.arange(size, dtype=jnp.int32)
+        return self._state(jnp.zeros((), jnp.int32), Replicas(states, order))
+
+    def draw(self, rng_key: Key, state: State) -> Draws:
+        """Every random number of `swap_every` steps of all replicas, and of one swap."""
+        steps = jnp.arange(self.swap_every)
+        drawn = jax.vmap(lambda i: self._draw_one(rng_key, state, i))(steps)
+        return Draws(drawn, self._uniforms(rng_key))
+
+    def drive(self, noise: Draws, state: State, batch: Any) -> tuple[State, Info]:
+        """`swap_every` steps of all replicas, and one attempt to swap neighbours."""
+
+        def pick(i: Array | int) -> PyTree:
+            return jax.tree.map(lambda x: x[i], noise.steps)
+
+        return self._run(pick, noise.uniforms, state, batch)
+
+    def step(self, rng_key: Key, state: State, batch: Any = None) -> tuple[State, Info]:
+        """`drive(draw(rng_key, state), state, batch)`, with the numbers of one step at a time."""
+
+        def pick(i: Array | int) -> PyTree:
+            return self._draw_one(rng_key, state, i)
+
+        return self._run(pick, self._uniforms(rng_key), state, batch)
+
+    def refresh(self, state: State, data: PyTree) -> State:
+        """Recompute what each replica's estimator keeps of all data."""
+        replicas = state.extra
+        states = jax.vmap(lambda one: self.inner.refresh(one, data))(replicas.states)
+        return state._replace(extra=replicas._replace(states=states))
+
+    def measure(self, positions: PyTree, batch: Any) -> swaps.Measured:
+        """Energies by temperature, from `batch`; `positions` by temperature too."""
+        if self.gradient.needs_full_batch:
+            block_size = getattr(self.gradient, "block_size", None)
+            return swaps.exact(self.posterior, positions, batch, self.energy_variance, block_size)
+        return swaps.estimated(
+            self.posterior, positions, batch, self.energy_variance, self.replacement
+        )
+
+    def _at(self, temperature: Array) -> SplittingKernel:
+        """The kernel at another temperature."""
+        return eqx.tree_at(lambda k: k.temperature.value, self.inner, temperature)
+
+    def _state(self, count: Array, replicas: Replicas) -> State:
+        cold = jax.tree.map(lambda x: x[replicas.order[0]], replicas.states.position)
+        return State(cold, (), (), (), ClockState(count), replicas)
+
+    def _draw_one(self, rng_key: Key, state: State, i: Array | int) -> PyTree:
+        """The numbers of step i of all replicas."""
+        keys = jax.random.split(jax.random.fold_in(rng_key, i), self.temperatures.shape[-1])
+        return jax.vmap(self.inner.draw)(keys, state.extra.states)
+
+    def _uniforms(self, rng_key: Key) -> Array:
+        key = jax.random.fold_in(rng_key, self.swap_every)
+        return jax.random.uniform(key, (self.temperatures.shape[-1] - 1,))
+
+    def _run(
+        self, pick: Callable[[Any], PyTree], uniforms: Array, state: State, batch: Any
+    ) -> tuple[State, Info]:
+        states, order = state.extra
+        heat = self.temperatures[jnp.argsort(order)]
+
+        def advance(noise: PyTree, states: State, part: Any) -> tuple[State, Info]:
+            one = lambda t, noise, state: self._at(t).drive(noise, state, part)  # noqa: E731
+            return jax.vmap(one)(heat, noise, states)
+
+        def body(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+            states, info = advance(pick(i), carry[0], self._batch(batch, i))
+            return states, carry[1] + info.time[0]
+
+        last = self.swap_every - 1
+        dt = jax.vmap(self.inner.clock.tick)(states.clock)[0][0]
+        before, elapsed = jax.lax.fori_loop(0, last, body, (states, jnp.zeros_like(dt)))
+        noise, part = pick(last), self._batch(batch, last)
+        states, info = advance(noise, before, part)
+        at_end = jax.tree.map(lambda x: x[order], states.position)
+        measured = self.measure(at_end, self._swap_batch(batch))
+        partner, acceptance = self._partners(measured, uniforms, state.clock.count)
+        swapped = order[partner]
+        new_heat = self.temperatures[jnp.argsort(swapped)]
+        factor = jnp.sqrt(new_heat / heat)
+        states = self._rescaled(factor, states, before, noise, part, heat)
+        if isinstance(self.inner, ThermostatKernel):
+            states = states._replace(extra=states.extra.at[swapped].set(states.extra[order]))
+        count = state.clock.count + 1
+        following = self._state(count, Replicas(states, swapped))
+        report = self._report(following, info, measured.energies[partner[0]], factor)
+        return following, report._replace(time=elapsed + info.time[0], acceptance=acceptance)
+
+    def _batch(self, batch: Any, i: Array | int) -> Any:
+        """The batch (or batches) of the replicas' step i."""
+        if self.batches_per_step == 1:
+            return batch
+        each = self.inner.batches_per_step
+        if each == 1:
+            return jax.tree.map(lambda x: x[i], batch)
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * each, each), batch)
+
+    def _swap_batch(self, batch: Any) -> Any:
+        """One that no step has seen: a position knows the batches that led to it."""
+        return batch if self.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
+
+    def _partners(
+        self, measured: swaps.Measured, uniforms: Array, count: Array
+    ) -> tuple[Array, Array]:
+        """For each temperature, that with which it swaps (or itself), and the mean acceptance."""
+        gap = 1 / self.temperatures[:-1] - 1 / self.temperatures[1:]
+        noise = measured.noise
+        if not self.correct:
+            noise = swaps.Noise(jnp.zeros_like(measured.differences))
+        chance = swaps.swap_probability(gap, measured.differences, noise)
+        pair = jnp.arange(len(chance))
+        # Two replicas are one pair, which is tried every time.
+        tried = (pair % 2 == count % 2) | (len(chance) == 1)
+        accepted = (tried & (uniforms < chance)).astype(jnp.int32)
+        up, down = jnp.pad(accepted, (0, 1)), jnp.pad(accepted, (1, 0))
+        partner = jnp.arange(len(chance) + 1, dtype=jnp.int32) + up - down
+        return partner, jnp.sum(jnp.where(tried, chance, 0.0)) / jnp.sum(tried)
+
+    def _rescaled(
+        self, factor: Array, states: State, before: State, noise: PyTree, batch: Any, heat: Array
+    ) -> State:
+        """Each replica with a momentum of its new temperature, `factor` = √(T_new/T_old)."""
+        if self.inner.friction is None:
+            return states
+        share = pending_kick(self.inner.plan)
+
+        def one(s: Array, state: State, before: State, noise: PyTree, t: Array) -> PyTree:
+            momentum = state.momentum
+            if share:
+                # What `drive` has computed already; compiled, it is computed once.
+                kernel = self._at(t)
+                _, phase = kernel.phases(noise, before, batch)
+                kick = kernel.metric.to_momentum(phase.gradient)
+                dt = kernel.clock.tick(before.clock)[0]
+                momentum = trees.axpy(share * dt, kick, momentum)
+            # s = 1 changes no bit.
+            return trees.axpy(s - 1, momentum, state.momentum)
+
+        return states._replace(momentum=jax.vmap(one)(factor, states, before, noise, heat))
+
+    def _report(self, state: State, info: Info, energy: Array, factor: Array) -> Info:
+        """What is said of the cold replica; not finite if any replica is not."""
+        states, order = state.extra
+        cold, squared = order[0], factor[order[0]] ** 2
+        chosen = jax.tree.map(lambda x: x[cold], info._replace(position=()))
+        finite = jnp.all(info.finite) & jnp.isfinite(energy)
+        position = state.position
+        if self.record == "all":
+            position = jax.tree.map(lambda x: x[order], states.position)
+        return chosen._replace(
+            position=position,
+            energy=jnp.where(finite, energy, jnp.nan),
+            kinetic_energy=chosen.kinetic_energy * squared.astype(chosen.kinetic_energy.dtype),
+            finite=finite,
+        )
+
+
+def pending_kick(plan: Plan) -> float:
+    """The share of a step by which the state's momentum is kicked beyond the word's end.
+
+    Raises:
+        ValueError: friction acts on that kick within the step.
+    """
+    past, share = not plan.substeps, 0.0
+    for step in plan.substeps:
+        beyond = step.fraction if past else 0.0
+        if step.end is not None:
+            past, beyond = True, step.fraction - step.end
+        if step.letter == "B":
+            share += beyond
+        elif share and step.letter == "O":
+            raise ValueError(
+                "kernel: in its word friction follows a kick that belongs to the next step; "
+                "allowed: words that begin with O and B, in that order, or with B or A"
+            )
+    return share
+
+
+# M, the step of Leimkuhler and Matthews, carries a noise that its position is correlated with.
+LETTERS = "GABDEFOU"
+
+
+def replica_exchange(
+    kernel: SplittingKernel,
+    temperatures: Any,
+    *,
+    swap_every: int,
+    energy_variance: float | Array | str = "without_replacement",
+    record: str = "cold",
+    correct: bool = True,
+) -> ReplicaExchange:
+    """Replica exchange with noisy energies (Deng et al. 2020, arXiv 2008.05367).
+
+        swap neighbours with probability min(1, exp(a (Ũ₁ − Ũ₂) − a² v/2)),
+        a = 1/T₁ − 1/T₂,   v the variance of Ũ₁ − Ũ₂
+
+    Hot replicas cross barriers, and swaps bring what they find to the cold one, whose law is
+    that of `kernel` at T₁. One step is `swap_every` steps of each replica and one attempt to
+    swap. Neighbours should be near enough for `run.info.acceptance` to be above about .1.
+
+    The energies are estimated from a batch of their own, the same for all replicas, since much
+    of its noise then cancels in the difference. v is the pair's own, estimated from that
+    batch's examples (`sgmcmc.kernels`): it depends on the positions, often strongly, so an
+    average over earlier steps would be wrong for most pairs. Correct to the order in which
+    batch sums are Gaussian: take batches of 30 at least, and a² v below about n/4.
+
+    Args:
+        kernel: a sampler of this library by words, overdamped or not; at its temperature it is
+            not run, `temperatures` take its place.
+        temperatures: T₁ < … < T_R, R ≥ 2, all above 0; T₁ = 1 samples the posterior.
+        swap_every: steps of each replica between two attempts, ≥ 1.
+        energy_variance: "without_replacement" (default) or "with_replacement": estimated, by
+            how the stream draws a batch; or the variance σ² ≥ 0, in nats², of each energy
+            estimate where the noises are independent and known, so that v = 2σ². Energies of a
+            target without data, or under `gradients.full()`, are exact unless a number is given.
+        record: "cold" (default), draws are positions at T₁; "all", positions at every
+            temperature in turn, with a leading axis R.
+        correct: False leaves −a² v/2 out, which is wrong wherever v > 0; for comparison.
+
+    Returns:
+        A kernel. `batches_per_step` is that of `swap_every` steps and one more. In `Info` all
+        is the cold replica's, `acceptance` the mean over the pairs tried of the probability to
+        swap, `time` the sum over the steps, and `finite` False if any replica is not.
+        `gradient_evaluations` counts all replicas, an energy as a third of a gradient.
+
+    Raises:
+        TypeError: `kernel` is not one by sub-steps, or its temperature is a schedule.
+        ValueError: fewer than two temperatures, or not increasing, or not above 0;
+            `swap_every` < 1, or not a divisor of the estimator's `refresh_every`; a negative
+            variance; a kernel whose state cannot change its temperature
+            (`leimkuhler_matthews`, `sort`, `should`).
+    """
+    _check_kernel(kernel)
+    ladder = _ladder(temperatures)
+    if isinstance(swap_every, bool) or not hasattr(swap_every, "__index__"):
+        raise TypeError(f"swap_every: got {swap_every!r}; expected an integer ≥ 1")
+    if swap_every < 1:
+        raise ValueError(f"swap_every: got {swap_every}; allowed: an integer ≥ 1")
+    every = kernel.refresh_every
+    if every is not None and every % swap_every:
+        raise ValueError(
+            f"swap_every: got {swap_every} with an estimator refreshed every {every} steps; "
+            f"allowed: a divisor of {every}"
+        )
+    if record not in ("cold", "all"):
+        raise ValueError(f"record: got {record!r}; allowed: cold, all")
+    if not isinstance(correct, bool):
+        raise TypeError(f"correct: got {correct!r}; expected True or False")
+    ways = ("without_replacement", "with_replacement")
+    variance = None
+    if isinstance(energy_variance, str) or energy_variance is None:
+        if energy_variance not in ways:
+            raise ValueError(
+                f"energy_variance: got {energy_variance!r}; allowed: a number ≥ 0, "
+                f"{', '.join(ways)}"
+            )
+    else:
+        variance = jnp.asarray(energy_variance, dtype=float)
+        check_range(variance, "energy_variance", above_zero=False)
+    return ReplicaExchange(
+        inner=eqx.tree_at(lambda k: k.temperature.value, kernel, ladder[0]),
+        temperatures=ladder,
+        energy_variance=variance,
+        replacement=energy_variance == "with_replacement" if variance is None else False,
+        correct=correct,
+        swap_every=int(swap_every),
+        record=record,
+    )
+
+
+def _ladder(temperatures: Any) -> Array:
+    """T₁ < … < T_R as an array."""
+    ladder = jnp.asarray(temperatures, dtype=float)
+    if ladder.ndim != 1 or ladder.shape[0] < 2:
+        raise ValueError(
+            f"temperatures: got {temperatures!r}; expected two at least, T₁ < … < T_R: one chain "
+            "has nobody to swap with"
+        )
+    if not isinstance(ladder, jax.core.Tracer):
+        check_range(ladder, "temperatures", above_zero=True)
+        if not bool(np.all(np.diff(np.asarray(ladder)) > 0)):
+            raise ValueError(f"temperatures: got {ladder.tolist()}; allowed: increasing numbers")
+    return ladder
+
+
+def _check_kernel(kernel: Any) -> None:
+    if not isinstance(kernel, SplittingKernel):
+        raise TypeError(
+            f"kernel: got {type(kernel).__name__}; expected a sampler by sub-steps such as "
+            "sgmcmc.baoab(posterior, step_size)"
+        )
+    if not isinstance(kernel.temperature, Constant):
+        raise TypeError("kernel: its temperature is a schedule; allowed: a number")
+    strange = [s.letter for s in kernel.plan.substeps if s.letter not in LETTERS]
+    if isinstance(kernel, Sort) or strange:
+        raise ValueError(
+            f"kernel: got {kernel.name}, whose state knows of the temperature in more than its "
+            "momentum and cannot change it; allowed: sgld, psgld, sghmc, sgnht, quicsort and the "
+            "words over A, B, O and U, baoab among them"
+        )
+    pending_kick(kernel.plan)

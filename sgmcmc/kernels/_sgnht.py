@@ -1,0 +1,144 @@
+"""Thermostats: Langevin dynamics whose friction is a variable, so that it finds its own value.
+
+Gradient noise of unknown size heats a chain. A thermostat ξ in the place of the friction
+compares the momentum with the temperature and takes that heat out again:
+
+    dθ = M⁻¹ p dt,   dp = −∇U dt − ξ p dt + √(2AT) M^{1/2} dW,
+    dξ = (pᵀM⁻¹p − dT)/μ dt,
+
+d the number of parameters. With noise of variance s² in every coordinate of the gradient the
+law is exp(−U/T − pᵀM⁻¹p/(2T) − μ (ξ − ξ̄)²/(2T)), ξ̄ = A + h s²/(2T). In the whitened
+momentum r of `sgmcmc.metrics` the two letters that belong to it are
+
+    D   ξ += (t/μ) (rᵀr − dT)
+    O   r ← e^{−ξt} r + √(2AT t φ(−2ξt)) R,   φ(y) = (e^y − 1)/y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from sgmcmc import _tree as trees
+from sgmcmc import noise as noises
+from sgmcmc._posterior import Posterior
+from sgmcmc.clocks._schedules import Constant, as_rate
+from sgmcmc.gradients._base import Estimator
+from sgmcmc.gradients._minibatch import minibatch
+from sgmcmc.kernels._splitting import Phase, SplittingKernel, build, extend
+from sgmcmc.kernels._words import plan
+from sgmcmc.metrics._base import Metric
+from sgmcmc.metrics._constant import identity
+from sgmcmc.types import Array, Key, PyTree, State
+
+
+class ThermostatKernel(SplittingKernel):
+    """A word with the letter D; `State.extra` holds ξ and what rounding took from it, (2,).
+
+    With a mass of d the steps of ξ are of order h √(2/d), for a network far below the spacing
+    of float32 near ξ: their rounding is summed and given back. See `sgnht`.
+    """
+
+    thermostat_mass: Constant | None
+
+    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
+        """The first state, with ξ = A: what it would stay near without gradient noise."""
+        state = super().init(position, rng_key, data)
+        assert self.friction is not None
+        start = self.friction(state.clock.count)
+        dtype = trees.accumulator_dtype(state.position)
+        return state._replace(extra=jnp.stack([start, jnp.zeros_like(start)]).astype(dtype))
+
+    def _apply(
+        self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: Any
+    ) -> Phase:
+        t, thermostat = fraction * pace.dt, phase.extra
+        if letter == "D":
+            mass = self.thermostat_mass
+            divisor = trees.size(phase.position) if mass is None else mass.value
+            moved = thermostat_drift(thermostat, phase.momentum, t, divisor, pace.temperature)
+            return phase._replace(extra=moved)
+        if letter == "O":
+            normals = noises.to_tree(noise[row], phase.position)
+            diffusion = pace.friction * pace.temperature
+            momentum = thermostat_friction(phase.momentum, normals, t, thermostat[0], diffusion)
+            return phase._replace(momentum=momentum)
+        return super()._apply(letter, fraction, row, phase, noise, pace)
+
+
+def thermostat_drift(
+    thermostat: Array, momentum: PyTree, t: Array, mass: Array | int, temperature: Array
+) -> Array:
+    """D: the new ξ and its rounding, (2,), by Kahan's sum."""
+    excess = trees.dot(momentum, momentum) - trees.size(momentum) * temperature
+    value, lost = thermostat
+    wanted = (t / mass * excess).astype(thermostat.dtype) - lost
+    moved = value + wanted
+    return jnp.stack([moved, (moved - value) - wanted])
+
+
+def thermostat_friction(
+    momentum: PyTree, noise: PyTree, t: Array, thermostat: Array, diffusion: Array
+) -> PyTree:
+    """O: the new momentum, for ξ of any sign; `diffusion` = A T."""
+    amplitude = jnp.sqrt(2 * diffusion * t * relative_growth(-2 * thermostat * t))
+    return trees.axpy(amplitude, noise, trees.scale(jnp.exp(-thermostat * t), momentum))
+
+
+def relative_growth(y: Array) -> Array:
+    """φ(y) = (e^y − 1)/y, which is 1 at y = 0."""
+    zero = y == 0
+    return jnp.where(zero, 1.0, jnp.expm1(y) / jnp.where(zero, 1.0, y))
+
+
+def sgnht(
+    posterior: Posterior,
+    step_size: Any,
+    *,
+    friction: Any = 1.0,
+    thermostat_mass: Any = None,
+    temperature: Any = 1.0,
+    metric: Metric = identity(),
+    gradient: Estimator = minibatch(),
+    noise: str = "gaussian",
+    word: str = "BADODAB",
+    fractions: Sequence[float] | None = None,
+) -> ThermostatKernel:
+    """SGNHT (Ding et al. 2014) by the symmetric splitting BADODAB (Leimkuhler and Shang 2016).
+
+    Langevin dynamics that takes the heat of gradient noise out of itself, if that noise is
+    of one size in all coordinates of M^{-1/2}∇U and everywhere. One gradient and one normal
+    a coordinate and step. It is the positions whose law is right: ⟨p²⟩ at step ends is
+    T − (h²/4) E[g²], g the minibatch's gradient.
+
+    Args:
+        friction: A ≥ 0, of the noise that is injected on purpose, √(2AT); the thermostat
+            begins there. With A = 0 (Nosé-Hoover) the chain need not be ergodic.
+        thermostat_mass: μ > 0, how slowly the thermostat moves; default d, the number of
+            parameters, as in Ding et al. Its stationary variance is T/μ.
+        word: letters in the order of time, with D and O among them.
+        fractions: each letter's share of the step, as in `langevin`.
+        posterior, step_size, temperature, metric, gradient, noise: see `sgmcmc.kernels`.
+
+    Raises:
+        ValueError: `thermostat_mass` is not positive; a word without D, O, B or A, or with
+            U, whose exact flow needs a friction that stands still.
+    """
+    kernel = build(
+        posterior,
+        step_size,
+        plan(word, fractions, thermostat=True),
+        name="sgnht",
+        friction=friction,
+        temperature=temperature,
+        metric=metric,
+        gradient=gradient,
+        noise=noise,
+    )
+    if thermostat_mass is not None:
+        thermostat_mass = as_rate(thermostat_mass, "thermostat_mass", above_zero=True)
+        if not isinstance(thermostat_mass, Constant):
+            raise TypeError("thermostat_mass: got a schedule; expected a number or None")
+    return extend(kernel, ThermostatKernel, thermostat_mass=thermostat_mass)

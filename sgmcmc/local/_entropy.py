@@ -1,0 +1,279 @@
+"""Local entropy: how much of exp(−f/T) there is about a point.
+
+    F(x; γ) = T log ∫ exp(−[f(y) + (γ/2)‖x − y‖²]/T) dy,    ∇F = −γ (x − ⟨y⟩)
+
+f is the potential U of the kernel's posterior, T the kernel's temperature and ⟨·⟩ the mean
+under the localised posterior. The gradient comes from L steps of that kernel, begun at x:
+
+    y ← kernel(y),   μ ← (1 − a) μ + a y,   begun at y = μ = x;     ∇F ≈ −γ (x − μ)
+
+Entropy-SGD climbs F (Chaudhari et al., arXiv 1611.01838, eqs 2 to 5). Its f is the mean loss,
+which is `Posterior(…).with_likelihood_power(1 / N)` without a prior.
+`sgmcmc.convert.entropy_sgd` has the numbers of its three published forms.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
+from sgmcmc import noise
+from sgmcmc._checks import check_range, positive
+from sgmcmc._posterior import Posterior
+from sgmcmc._schedule import Rate, as_rate
+from sgmcmc.clocks._base import Untuned
+from sgmcmc.kernels import _base as base
+from sgmcmc.types import Array, Key, PyTree
+
+
+class LocalGradient(NamedTuple):
+    """One estimate of ∇F.
+
+    Attributes:
+        gradient: −γ (x − μ), a pytree like x. F is to be climbed, so descend along −gradient.
+        mean: μ, the estimate of ⟨y⟩.
+        position: the last inner position.
+        finite: () bool, whether every inner step was finite.
+        energy: () the localised potential where the last inner step took its gradient.
+    """
+
+    gradient: PyTree
+    mean: PyTree
+    position: PyTree
+    finite: Array
+    energy: Array
+
+
+class LocalValue(NamedTuple):
+    """One estimate of F: () its value, () standard error, and () draws that carried weight."""
+
+    value: Array
+    standard_error: Array
+    effective_samples: Array
+
+
+class LocalEntropy(eqx.Module):
+    """F and ∇F; made by `local_entropy`. A pytree: its numbers are leaves."""
+
+    kernel: Any
+    precision: Rate
+    averaging: Array | None
+    num_steps: int = eqx.field(static=True)
+    num_burnin: int = eqx.field(static=True)
+
+    @eqx.filter_jit
+    def gradient(
+        self, key: Key, params: PyTree, batches: PyTree = None, *, step: int | Array = 0
+    ) -> LocalGradient:
+        """∇F at `params`, by `num_burnin + num_steps` inner steps.
+
+        Args:
+            key: consumed.
+            params: x, a pytree of floating arrays.
+            batches: what the inner steps see, one after another: a `Batch` or a pytree of arrays
+                with leading axes (num_burnin + num_steps, n, …); None for targets without data.
+            step: outer steps so far, where the precision is a schedule.
+
+        Raises:
+            ValueError: `batches` has another leading axis, or is missing.
+        """
+        length = self.num_burnin + self.num_steps
+        for path, leaf in trees.named_leaves(batches):
+            if jnp.shape(leaf)[:1] != (length,):
+                raise ValueError(
+                    f"batches: leaf {path} has shape {jnp.shape(leaf)}; expected a leading axis "
+                    f"of {length}, one batch for each of num_burnin + num_steps inner steps"
+                )
+        precision = self.precision(jnp.asarray(step))
+        kernel = self.about(params, precision)
+        begin_key, step_key = jax.random.split(key)
+        state = kernel.init(params, begin_key)
+        carry = (state, self.start(params), jnp.asarray(True))
+
+        def inner(carry: tuple[Any, PyTree, Array], given: tuple[Array, PyTree]) -> Any:
+            state, mean, finite = carry
+            t, batch = given
+            state, info = kernel.step(jax.random.fold_in(step_key, t), state, batch)
+            weight = self._weight(t)
+            move = lambda m, y: m + weight.astype(m.dtype) * (y - m)  # noqa: E731
+            mean = jax.tree.map(move, mean, info.position)
+            return (state, mean, finite & info.finite), info.energy
+
+        (state, mean, finite), energies = jax.lax.scan(inner, carry, (jnp.arange(length), batches))
+        pull = lambda x, m: -precision.astype(m.dtype) * (x - m)  # noqa: E731
+        gradient = jax.tree.map(pull, params, mean)
+        return LocalGradient(gradient, mean, state.position, finite, energies[-1])
+
+    @eqx.filter_jit
+    def value(
+        self,
+        key: Key,
+        params: PyTree,
+        data: PyTree = None,
+        *,
+        num_samples: int = 10_000,
+        step: int | Array = 0,
+    ) -> LocalValue:
+        """F at `params` from `num_samples` independent draws of N(x, T/γ).
+
+        F = (T d/2) log(2πT/γ) + T log E exp(−f(y)/T), f over all data. Few of the draws carry
+        weight where the localised posterior is much narrower than √(T/γ) in many directions:
+        `effective_samples` says how many, and below a hundred the error is no guide.
+
+        Args:
+            key: consumed.
+            params: x, a pytree of floating arrays.
+            data: all N examples; None for targets without data.
+            num_samples: draws, ≥ 2.
+            step: outer steps so far, where the precision is a schedule.
+
+        Raises:
+            ValueError: the kernel's temperature is 0, where F is −min(f + (γ/2)‖x − y‖²).
+        """
+        checks.count(num_samples, "num_samples", least=2)
+        step = jnp.asarray(step)
+        temperature = self.kernel.temperature(step)
+        check_range(temperature, "temperature", above_zero=True)
+        precision = self.precision(step)
+        spread = jnp.sqrt(temperature / precision)
+
+        def log_weight(key: Key) -> Array:
+            normals = noise.to_tree(noise.draw(key, params, 1, "gaussian")[0], params)
+            y = jax.tree.map(lambda x, z: x + spread.astype(x.dtype) * z, params, normals)
+            return self.kernel.posterior.log_density(y, data) / temperature
+
+        logs = jax.lax.map(log_weight, jax.random.split(key, num_samples), batch_size=256)
+        total = jax.nn.logsumexp(logs)
+        effective = jnp.exp(2 * total - jax.nn.logsumexp(2 * logs))
+        volume = trees.size(params) / 2 * jnp.log(2 * jnp.pi * temperature / precision)
+        value = temperature * (volume + total - jnp.log(num_samples))
+        # The delta method on the logarithm of a mean of weights.
+        error = temperature * jnp.sqrt(jnp.maximum(1 / effective - 1 / num_samples, 0))
+        return LocalValue(value, error, effective)
+
+    def about(self, center: PyTree, precision: Array) -> Any:
+        """The kernel, its posterior localised about `center`."""
+        posterior = self.kernel.posterior.localized(center, precision)
+        return eqx.tree_at(lambda k: k.posterior, self.kernel, posterior)
+
+    def start(self, params: PyTree) -> PyTree:
+        """Where the average begins: at x, of which L steps of weight a leave (1 − a)^L."""
+        return jax.tree.map(jnp.asarray, params)
+
+    def _weight(self, t: Array) -> Array:
+        """Of inner step t in the average."""
+        made = t - self.num_burnin
+        if self.averaging is None:
+            return jnp.where(made < 0, 0.0, 1.0 / jnp.maximum(made + 1, 1))
+        return jnp.where(made < 0, 0.0, self.averaging)
+
+
+def local_entropy(
+    kernel: Any,
+    precision: Any,
+    *,
+    num_steps: int = 20,
+    averaging: float | None = 0.25,
+    num_burnin: int = 0,
+) -> LocalEntropy:
+    """Local entropy about any point, by a sampler of this library.
+
+    Args:
+        kernel: what makes the inner steps, with f as its posterior's potential, its step and
+            its temperature T, for example `sgmcmc.sgld(posterior, 0.1, temperature=1e-8)`. At
+            T = 0 it optimises, and the gradient is that of the proximal point.
+        precision: γ > 0, in 1/units²; a number, or a schedule of the outer step (`scoping`).
+        num_steps: L ≥ 1, the inner steps that are averaged. Each costs a step of `kernel`.
+        averaging: a in (0, 1], the weight of a new point; None: the plain mean of the L
+            points, x not among them.
+        num_burnin: inner steps before the average begins, ≥ 0.
+
+    Returns:
+        A `LocalEntropy`, with `gradient` and `value`.
+
+    Raises:
+        TypeError, ValueError: bad input, by name; kernels that need all data, several batches
+            a step, or a step size that is still to be chosen.
+    """
+    base.require_kernel(kernel)
+    posterior = getattr(kernel, "posterior", None)
+    if not isinstance(posterior, Posterior) or not hasattr(kernel, "temperature"):
+        raise TypeError(
+            f"kernel: got {type(kernel).__name__} without a posterior and a temperature; expected "
+            "a sampler such as sgmcmc.sgld(posterior, step_size)"
+        )
+    if posterior.precision is not None:
+        raise ValueError("kernel: its posterior is localised already; pass one that is not")
+    if isinstance(getattr(kernel, "clock", None), Untuned):
+        raise ValueError("step_size: got None; expected a number, nothing is tuned here")
+    for name, plain in (("needs_data", False), ("refresh_every", None), ("batches_per_step", 1)):
+        if getattr(kernel, name, plain) != plain:
+            raise ValueError(
+                f"kernel: got one with {name}={getattr(kernel, name)}; the inner loop has one "
+                "minibatch a step and nothing else"
+            )
+    checks.count(num_steps, "num_steps", least=1)
+    checks.count(num_burnin, "num_burnin", least=0)
+    share = None if averaging is None else positive(averaging, "averaging", most=1.0)
+    rate = as_rate(precision, "precision", above_zero=True)
+    return LocalEntropy(kernel, rate, share, int(num_steps), int(num_burnin))
+
+
+def scoping(initial: float, growth: float, limit: float = math.inf) -> Partial:
+    """γ_t = γ₀ (1 + γ₁)^t of the outer step t: a wide view first, a narrow one later.
+
+    Args:
+        initial: γ₀ > 0, in 1/units².
+        growth: γ₁ ≥ 0, per outer step.
+        limit: the most that γ_t becomes, > 0; default no limit.
+    """
+    check_range(initial, "initial", above_zero=True)
+    check_range(growth, "growth", above_zero=False)
+    if limit != math.inf:
+        check_range(limit, "limit", above_zero=True)
+    return Partial(_grown, *(jnp.asarray(x, float) for x in (initial, growth, limit)))
+
+
+def _grown(initial: Array, growth: Array, limit: Array, step: Array) -> Array:
+    return jnp.minimum(initial * jnp.exp(step * jnp.log1p(growth)), limit)
+
+
+class Privacy(NamedTuple):
+    """See `gibbs_privacy`."""
+
+    epsilon: float
+    thermal_noise: float
+
+
+def gibbs_privacy(
+    temperature: float, data_size: int, loss_range: float, power: float = 1.0
+) -> Privacy:
+    """The differential privacy of one draw from exp(βF/T): ε = 2β L_max/(T N).
+
+    F is the local entropy of the mean loss of N examples, at temperature T, which one example
+    changes by at most L_max/N. **It holds for the exact stationary law only**, by the
+    exponential mechanism: draws of `entropy_sgld` have that law approximately, and nothing is
+    guaranteed about them (Dziugaite and Roy, arXiv 1712.09376, whose τ is 1/T).
+
+    Args:
+        temperature: T > 0; the paper's is 1/√N.
+        data_size: N ≥ 1.
+        loss_range: L_max > 0, the most by which the loss of an example can vary; a cross
+            entropy has none unless it is bounded.
+        power: β > 0.
+
+    Returns:
+        `Privacy(epsilon, thermal_noise)`, the latter √(2T), by which the paper sets T.
+    """
+    numbers = {"temperature": temperature, "loss_range": loss_range, "power": power}
+    for name, value in numbers.items():
+        check_range(value, name, above_zero=True)
+    checks.count(data_size, "data_size", least=1)
+    return Privacy(2 * power * loss_range / (temperature * data_size), math.sqrt(2 * temperature))

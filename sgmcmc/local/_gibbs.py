@@ -1,0 +1,127 @@
+"""Draws from exp(βF/T), F the local entropy: Langevin dynamics on an inner sampler's gradient.
+
+    x ← x + η ∇F + √(2ηT/β) ξ,    ∇F ≈ −γ (x − μ) by `LocalEntropy.gradient`
+
+One step of this kernel is an outer step of `sgmcmc.optim.entropy_sgld`, with any inner kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
+from sgmcmc import noise
+from sgmcmc._checks import check_range, positive
+from sgmcmc._posterior import Posterior
+from sgmcmc._schedule import Rate
+from sgmcmc.clocks._schedules import Clock, as_clock
+from sgmcmc.local._entropy import LocalEntropy
+from sgmcmc.types import Array, Info, Key, PyTree, State
+
+
+class GibbsKernel(eqx.Module):
+    """See `gibbs_posterior`."""
+
+    entropy: LocalEntropy
+    clock: Clock
+    power: Array
+
+    order: ClassVar[int] = 1
+    refresh_every: ClassVar[int | None] = None
+
+    @property
+    def name(self) -> str:
+        return f"gibbs_posterior({self.entropy.kernel.name})"
+
+    @property
+    def posterior(self) -> Posterior:
+        return self.entropy.kernel.posterior
+
+    @property
+    def temperature(self) -> Rate:
+        return self.entropy.kernel.temperature
+
+    @property
+    def batches_per_step(self) -> int:
+        """One for each inner step."""
+        return self.entropy.num_burnin + self.entropy.num_steps
+
+    @property
+    def gradient_evaluations(self) -> float:
+        return self.batches_per_step * self.entropy.kernel.gradient_evaluations
+
+    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
+        """The first state; there is no momentum to draw."""
+        checks.require_floating(position, "params")
+        position = jax.tree.map(jnp.asarray, position)
+        return State(position, (), (), (), self.clock.init())
+
+    def draw(self, rng_key: Key, state: State) -> tuple[PyTree, Key]:
+        """The outer normals, and the inner loop's key: its kernel draws as it steps."""
+        outer, inner = jax.random.split(rng_key)
+        row = noise.draw(outer, state.position, 1, "gaussian")[0]
+        return noise.to_tree(row, state.position), inner
+
+    def drive(self, noise: tuple[PyTree, Key], state: State, batch: Any) -> tuple[State, Info]:
+        """One outer step; `batch` holds those of the inner steps along a leading axis."""
+        normals, key = noise
+        if self.batches_per_step == 1:
+            batch = jax.tree.map(lambda x: x[None], batch)
+        count = state.clock.count
+        dt, weight, clock = self.clock.tick(state.clock)
+        found = self.entropy.gradient(key, state.position, batch, step=count)
+        spread = jnp.sqrt(2 * dt * self.temperature(count) / self.power)
+        position = trees.axpy(dt, found.gradient, state.position)
+        position = trees.axpy(spread, normals, position)
+        info = Info(
+            position=position,
+            weight=weight,
+            time=dt,
+            energy=jnp.where(found.finite, found.energy, jnp.nan),
+            gradient_norm=jnp.sqrt(trees.dot(found.gradient, found.gradient)),
+            kinetic_energy=jnp.zeros_like(found.energy),
+            finite=found.finite,
+        )
+        return state._replace(position=position, clock=clock), info
+
+    def step(self, rng_key: Key, state: State, batch: Any = None) -> tuple[State, Info]:
+        """`drive(draw(rng_key, state), state, batch)`."""
+        return self.drive(self.draw(rng_key, state), state, batch)
+
+    def refresh(self, state: State, data: PyTree) -> State:
+        return state
+
+
+def gibbs_posterior(entropy: LocalEntropy, step_size: Any, *, power: float = 1.0) -> GibbsKernel:
+    """A sampler of exp(βF/T), for `sgmcmc.sample`: Entropy-SGLD with any inner sampler.
+
+    Each step runs the inner loop from x and costs its L batches. The law is approximate: the
+    estimate of ∇F is noisy, and biased towards 0 where L steps are few, both of which flatten
+    the law; and η has Euler's bias, a variance larger by 1/(1 − ηk/2) where F has curvature k.
+    `Info.energy` is the localised potential at the last inner step.
+
+    Args:
+        entropy: from `sgmcmc.local.local_entropy`, of a kernel at a temperature T > 0.
+        step_size: η > 0, a number or a schedule of the outer step.
+        power: β > 0.
+
+    Returns:
+        A kernel.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
+    """
+    if not isinstance(entropy, LocalEntropy):
+        raise TypeError(
+            f"entropy: got {type(entropy).__name__}; expected sgmcmc.local.local_entropy(kernel, γ)"
+        )
+    first = entropy.kernel.temperature(jnp.zeros((), jnp.int32))
+    check_range(first, "temperature", above_zero=True)
+    if step_size is None:
+        raise ValueError("step_size: got None; expected a number, nothing is tuned here")
+    return GibbsKernel(entropy, as_clock(step_size), positive(power, "power"))

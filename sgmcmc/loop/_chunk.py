@@ -1,0 +1,243 @@
+"""The jitted chunk: some steps of all chains, with every draw that falls into them.
+
+Everything that varies from chunk to chunk is an argument, trip counts included, so that
+burn-in and sampling share one trace. Step t of chain c draws its numbers from
+fold_in(fold_in(noise key, c), t); what is rare (an epoch's permutation) is a `cond` on the
+one shared counter, outside the chains' vmap. Where chunks end changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from sgmcmc import _tree as trees
+from sgmcmc.streams import _source as batches
+from sgmcmc.streams import _streams as streams
+from sgmcmc.types import Array, Info, Key, PyTree, State
+
+
+class Program(NamedTuple):
+    """What is static in a run: the shape of its loop."""
+
+    stream: streams.Stream
+    data_size: int
+    batch_size: int
+    num_parameters: int
+    capacity: int
+    vmapped: bool
+    devices: int
+    protect: bool
+
+
+class Keys(NamedTuple):
+    """One noise key and one stream key for each chain, [chain]."""
+
+    noise: Key
+    stream: Key
+
+
+class Inputs(NamedTuple):
+    """What a chunk reads: arrays are arguments of the jitted function, the rest is static."""
+
+    program: Program
+    kernel: Any
+    data: PyTree
+    keys: Keys
+    collect: Callable[[PyTree], PyTree] | None
+    reducers: PyTree
+
+
+class Carry(NamedTuple):
+    """What a chunk changes, with a leading chain axis; its buffers are donated.
+
+    `failed` is the first step, counted from 0, whose result was not finite; −1 for none.
+    `elapsed` is the physical time since the end of the burn-in, and what rounding has
+    taken from it.
+    """
+
+    state: State
+    order: Array
+    failed: Array
+    elapsed: tuple[Array, Array]
+    reduced: PyTree
+
+
+class Span(NamedTuple):
+    """The part of the run that one chunk covers, as scalars: int32, int32, int32, bool.
+
+    `num_draws` times `steps_per_draw` steps from `start` on; the last step of each group
+    is a draw if `record`.
+    """
+
+    start: Array
+    num_draws: Array
+    steps_per_draw: Array
+    record: Array
+
+
+class Recorded(NamedTuple):
+    """One draw of each chain, or, with a leading axis, a chunk's."""
+
+    values: PyTree
+    info: Info
+
+
+def run_chunk(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
+    """Advance all chains by one chunk; draws come as [chain, slot, …]."""
+    return _chunk((inputs, span), carry)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _chunk(given: tuple[Inputs, Span], carry: Carry) -> tuple[Carry, Recorded]:
+    inputs, span = given
+    program = inputs.program
+    advance = _advance_group if program.vmapped else _advance_in_turn
+    if program.devices == 1:
+        return advance(inputs, span, carry)
+    arrays, static = eqx.partition(inputs, eqx.is_array)
+    chains, shared = PartitionSpec("chains"), PartitionSpec()
+    specs = jax.tree.map(lambda _: shared, arrays)
+    specs = specs._replace(keys=jax.tree.map(lambda _: chains, arrays.keys))
+    mesh = Mesh(np.asarray(jax.devices()[: program.devices]), ("chains",))
+
+    def on_device(arrays: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
+        return advance(eqx.combine(arrays, static), span, carry)
+
+    sharded = shard_map(on_device, mesh, (specs, shared, chains), (chains, chains))
+    return sharded(arrays, span, carry)
+
+
+def shard_map(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
+    """`jax.shard_map`, without the check of what varies, which a `cond` in a loop defeats."""
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+
+
+def _advance_in_turn(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
+    """Whole chains one after another: each keeps its parameters in the cache."""
+
+    def one(args: tuple[Keys, Carry]) -> tuple[Carry, Recorded]:
+        keys, chain = args
+        return _advance(inputs._replace(keys=keys), span, chain, batches.no_vmap)
+
+    return jax.lax.map(one, (inputs.keys, carry))
+
+
+def _advance_group(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded]:
+    """All chains step by step together."""
+    carry, recorded = _advance(inputs, span, carry, jax.vmap)
+    return carry, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), recorded)
+
+
+def _advance(
+    inputs: Inputs, span: Span, carry: Carry, over_chains: Callable[..., Any]
+) -> tuple[Carry, Recorded]:
+    """The loop itself; `over_chains` is `jax.vmap`, or nothing for a chain by itself."""
+    program, kernel, keys = inputs.program, inputs.kernel, inputs.keys
+    source = batches.source(program.stream, program.batch_size, inputs.data, kernel)
+
+    def step(t: Array, state: State, order: Array) -> tuple[State, Array, Info]:
+        state = refreshed(kernel, t, state, inputs.data, over_chains)
+        order, batch, axes = batches.next_batch(source, keys.stream, t, order, over_chains)
+
+        def one(key: Key, state: State, batch: Any) -> tuple[State, Info]:
+            return kernel.step(jax.random.fold_in(key, t), state, batch)
+
+        state, info = over_chains(one, in_axes=(0, 0, axes))(keys.noise, state, batch)
+        return state, order, info
+
+    def unseen(t: Array, loop: _Loop) -> _Loop:
+        # What nobody reads of `info` is not computed: norms cost a tenth of a step.
+        state, order, info = step(t, loop.state, loop.order)
+        failed = _first_failure(loop.failed, t, jnp.isfinite(info.energy))
+        return _Loop(state, order, failed, _add_time(loop.elapsed, info.time))
+
+    def one_draw(i: Array, group: tuple[_Loop, PyTree, Recorded]) -> tuple[Any, ...]:
+        first = span.start + i * span.steps_per_draw
+        last = first + span.steps_per_draw - 1
+        loop, reduced, recorded = group
+        # Steps that are no draw all run the one program, wherever a chunk may end, and
+        # draws the other: two compilations of a step need not round alike.
+        loop = jax.lax.fori_loop(first, jnp.where(span.record, last, last + 1), unseen, loop)
+
+        def draw(_: Array, group: tuple[_Loop, PyTree, Recorded]) -> tuple[Any, ...]:
+            loop, reduced, recorded = group
+            state, order, info = step(last, loop.state, loop.order)
+            finite = info.finite & over_chains(trees.all_finite)(info.position)
+            elapsed = _add_time(loop.elapsed, info.time)
+            loop = _Loop(state, order, _first_failure(loop.failed, last, finite), elapsed)
+            # A chain that has failed adds nothing more, unless the run ignores failures.
+            counts = (loop.failed < 0) | ~jnp.asarray(program.protect)
+            fold = lambda r, p, w, c: _fold(inputs.reducers, r, p, w, c)  # noqa: E731
+            reduced = over_chains(fold)(reduced, info.position, info.weight, counts)
+            values = keep(info._replace(finite=finite, elapsed=elapsed[0]))
+            return loop, reduced, jax.tree.map(lambda to, x: to.at[i].set(x), recorded, values)
+
+        # A loop of one turn or none: unlike a `cond`, it leaves the buffers where they are.
+        return jax.lax.fori_loop(0, jnp.where(span.record, 1, 0), draw, (loop, reduced, recorded))
+
+    def keep(info: Info) -> Recorded:
+        values = () if inputs.collect is None else over_chains(inputs.collect)(info.position)
+        return Recorded(values, info._replace(position=()))
+
+    loop = _Loop(carry.state, carry.order, carry.failed, carry.elapsed)
+
+    def recorded_now() -> Recorded:
+        info = step(span.start, loop.state, loop.order)[2]
+        return keep(info._replace(elapsed=loop.elapsed[0]))
+
+    shapes = jax.eval_shape(recorded_now)
+    buffers = jax.tree.map(lambda s: jnp.zeros((program.capacity, *s.shape), s.dtype), shapes)
+    loop, reduced, recorded = jax.lax.fori_loop(
+        0, span.num_draws, one_draw, (loop, carry.reduced, buffers)
+    )
+    return Carry(loop.state, loop.order, loop.failed, loop.elapsed, reduced), recorded
+
+
+class _Loop(NamedTuple):
+    """The innermost carry."""
+
+    state: State
+    order: Array
+    failed: Array
+    elapsed: tuple[Array, Array]
+
+
+def refreshed(
+    kernel: Any, t: Array, state: State, data: PyTree, over_chains: Callable[..., Any]
+) -> State:
+    """`state` before step t, with what the kernel recomputes from all data every so often.
+
+    The first state has it from `init`.
+    """
+    every = getattr(kernel, "refresh_every", None)
+    if every is None:
+        return state
+    refresh = over_chains(lambda state: kernel.refresh(state, data))
+    return jax.lax.cond((t > 0) & (t % every == 0), refresh, lambda state: state, state)
+
+
+def _add_time(elapsed: tuple[Array, Array], time: Array) -> tuple[Array, Array]:
+    """Kahan's sum: short steps are not lost beside a long time."""
+    total, lost = elapsed
+    wanted = time.astype(total.dtype) - lost
+    longer = total + wanted
+    return longer, (longer - total) - wanted
+
+
+def _first_failure(failed: Array, t: Array, finite: Array) -> Array:
+    return jnp.where((failed < 0) & ~finite, t, failed)
+
+
+def _fold(reducers: PyTree, states: PyTree, position: PyTree, weight: Array, counts: Array) -> Any:
+    """Fold one draw into every reducer, or leave them as they are."""
+    folded = {name: r.update(states[name], position, weight) for name, r in reducers.items()}
+    return jax.tree.map(lambda new, old: jnp.where(counts, new, old), folded, states)

@@ -1,0 +1,452 @@
+"""Plain training: a loss, data and an optax transformation in, parameters to evaluate out.
+
+How many steps a chunk makes is an argument, so that a fit has one trace however it is cut up.
+Step t takes its batch and its key from key and counter alone: where chunks end changes no bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
+from sgmcmc._posterior import Posterior
+from sgmcmc._tree import leading_axis
+from sgmcmc.loop._driver import CHUNK_SECONDS, interrupts
+from sgmcmc.loop._progress import Progress
+from sgmcmc.streams import _source as batches
+from sgmcmc.streams._streams import Stream
+from sgmcmc.types import Array, Batch, Key, PyTree
+
+
+def fit(
+    key: Key,
+    loss: Posterior | Callable[..., Array],
+    params: PyTree,
+    data: PyTree = None,
+    *,
+    optimizer: Any,
+    batch_size: int | None = None,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
+    stream: str | Stream = "reshuffled",
+    num_replicas: int | None = None,
+    random_loss: bool = False,
+    evaluate: Callable[[Snapshot], Any] | None = None,
+    evaluate_every: int | None = None,
+    chunk_steps: int | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Minimise a mean loss with an optax optimizer.
+
+    Args:
+        key: `jax.random.key(seed)`, of the batches and of a random loss.
+        loss: `(params, batch) -> ()`, the mean loss of a batch with the structure of `data`,
+            or `-> (n,)`, the loss of each example; without data `(params) -> ()`. Or a
+            `Posterior`, whose loss is U/N.
+        params: pytree to begin at; its floating arrays are trained, every other leaf is kept
+            as it is, so equinox models and `nnx.State`s fit. Never changed.
+        data: pytree of arrays with one leading axis; None for losses without data.
+        optimizer: an optax transformation: `optax.adam(1e-3)`, `sgmcmc.optim.entropy_sgd(…)`, a
+            chain with schedules and weight decay, …
+        batch_size: examples a step; None: all of them. Where an epoch does not divide evenly
+            its last batch is filled up with some of its other examples; a loss of shape (n,)
+            does not count those, one of shape () does.
+        num_steps, num_epochs: how long; one of the two, ≥ 1. A step is one minibatch gradient
+            of each replica.
+        stream: as in `sample`.
+        num_replicas: R ≥ 1: every floating array has a leading axis R, and every replica a
+            loss and batches of its own, as `parle` needs; an optimizer that works number by
+            number trains R networks at once. None: no such axis.
+        random_loss: `loss` takes a key too, `(params, batch, key)`, a new one each step.
+        evaluate: called with a `Snapshot` at the start, every `evaluate_every` steps (default:
+            every epoch) and at the end; what it returns is kept with what was spent by then.
+            It runs outside of jit, and may keep things of its own.
+        evaluate_every: steps between two evaluations, ≥ 1.
+        chunk_steps: steps between two looks at the clock; None: about half a second. Changes
+            no number.
+        progress: show a progress bar; plain lines where the output is no terminal.
+
+    Returns:
+        A `Fitted`: the parameters to evaluate (the anchor of `entropy_sgd`), the trace of the
+        loss, and what it cost. Ctrl-C ends it early and keeps what is made.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
+        NonFiniteLossError: the loss was not finite, with the step; what was made until then
+            is in `.fitted`. So it is with any other error that breaks a fit off.
+    """
+    key = checks.typed_key(key)
+    for name in ("init", "update"):
+        if not callable(getattr(optimizer, name, None)):
+            raise TypeError(
+                f"optimizer: got {type(optimizer).__name__}; expected an optax transformation "
+                "such as optax.adam(1e-3)"
+            )
+    moving, fixed = eqx.partition(params, eqx.is_inexact_array)
+    checks.require_floating(moving, "params")
+    if num_replicas is not None:
+        checks.count(num_replicas, "num_replicas", least=1)
+        for path, leaf in trees.named_leaves(moving):
+            if leaf.shape[:1] != (num_replicas,):
+                raise ValueError(
+                    f"params: leaf {path} has shape {leaf.shape}; expected a leading axis of "
+                    f"num_replicas = {num_replicas}"
+                )
+    for name, number in (("evaluate_every", evaluate_every), ("chunk_steps", chunk_steps)):
+        if number is not None:
+            checks.count(number, name, least=1)
+    data, chosen, batch_size = batches.data_and_stream(_Target(loss), data, stream, batch_size)
+    if not isinstance(loss, Posterior):
+        loss = trees.as_callable(loss, "loss")
+    epoch = 1 if data is None else chosen.period(leading_axis(data), batch_size)
+    total = _total(num_steps, num_epochs, epoch, data)
+    batch_key, loss_key = jax.random.split(key)
+    if num_replicas is not None:
+        batch_key = jax.random.split(batch_key, num_replicas)
+        loss_key = jax.random.split(loss_key, num_replicas)
+    target = Loss(loss, fixed, bool(random_loss))
+    inputs = FitInputs(
+        target, optimizer, data, batch_key, loss_key, chosen, batch_size, num_replicas is not None
+    )
+    every = total if evaluate is None else (evaluate_every or epoch)
+    moving = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), moving)
+    return _run(inputs, moving, total, num_replicas or 1, evaluate, every, chunk_steps, progress)
+
+
+class _Target(NamedTuple):
+    """What the checks of `sample` look at."""
+
+    posterior: Any
+
+
+@dataclasses.dataclass
+class _Record:
+    """What the host keeps while a fit runs."""
+
+    inputs: FitInputs
+    replicas: int
+    losses: list[np.ndarray] = dataclasses.field(default_factory=list)
+    evaluations: list[Evaluation] = dataclasses.field(default_factory=list)
+    made: int = 0
+    compile_time: float = 0.0
+    wall_time: float = 0.0
+
+    def snapshot(self, carry: FitCarry) -> Snapshot:
+        # Copies, since the next chunk takes the carry's buffers.
+        carry = trees.copy(carry)
+        fixed = self.inputs.loss.fixed
+        best = evaluated(carry.state, carry.params)
+        return Snapshot(
+            eqx.combine(best, fixed), eqx.combine(carry.params, fixed), carry.state,
+            self.made, self.made * self.replicas, self.wall_time,
+        )  # fmt: skip
+
+    def finished(self, carry: FitCarry, interrupted: bool) -> Fitted:
+        # A chunk that broke off has taken the carry with it.
+        lost = any(x.is_deleted() for x in jax.tree.leaves(carry))
+        end = None if lost else self.snapshot(carry)
+        params, last, state = (None, None, None) if end is None else end[:3]
+        losses = np.concatenate(self.losses) if self.losses else np.empty(0)
+        return Fitted(
+            params, last, state, losses, self.evaluations, self.made, self.made * self.replicas,
+            self.compile_time, self.wall_time, interrupted,
+        )  # fmt: skip
+
+
+def _run(
+    inputs: FitInputs,
+    params: PyTree,
+    total: int,
+    replicas: int,
+    evaluate: Callable[[Snapshot], Any] | None,
+    every: int,
+    chunk_steps: int | None,
+    progress: bool,
+) -> Fitted:
+    record = _Record(inputs, replicas)
+    began = time.perf_counter()
+    carry = trees.copy(start(inputs, params))
+    number = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
+    carry, _, made = advance((inputs, number(0), number(0)), carry)
+    made.block_until_ready()
+    record.compile_time = time.perf_counter() - began
+    bar = Progress(total, progress, name="fitting")
+    wanted, bad = chunk_steps or 1, False
+
+    def look() -> None:
+        if evaluate is not None:
+            at = record.snapshot(carry)
+            spent = (at.num_steps, at.gradient_evaluations, at.wall_time)
+            record.evaluations.append(Evaluation(*spent, evaluate(at)))
+
+    try:
+        with interrupts() as interrupted:
+            look()
+            while record.made < total and not interrupted and not bad:
+                steps = min(wanted, total - record.made, every - record.made % every, CAPACITY)
+                began = time.perf_counter()
+                carry, losses, made = advance((inputs, number(record.made), number(steps)), carry)
+                done = int(made)
+                values = np.asarray(losses)[:done]
+                seconds = time.perf_counter() - began
+                record.losses.append(values)
+                record.made += done
+                record.wall_time += seconds
+                bad = not np.isfinite(values[-1]).all()
+                if chunk_steps is None:
+                    # At most ten times the last, since a first chunk's rate says little.
+                    wanted = int(min(10 * wanted, max(1.0, CHUNK_SECONDS * steps / seconds)))
+                bar.update(done, f"loss {values.mean():.4g}")
+                if not bad and (record.made % every == 0 or record.made == total):
+                    look()
+    except BaseException as error:
+        # Whatever it was (a second Ctrl-C, an error in `evaluate`), what was made is not lost.
+        error.fitted = record.finished(carry, True)  # type: ignore[attr-defined]
+        error.add_note("What was made so far is in this error's `.fitted`.")
+        raise
+    finally:
+        bar.close()
+    fitted = record.finished(carry, bool(interrupted) and record.made < total)
+    if bad or not bool(trees.all_finite(carry.params)):
+        what = "the loss is" if bad else "the parameters are"
+        raise NonFiniteLossError(
+            f"{what} not finite at step {record.made - 1} of {total} (steps count from 0). Try "
+            "a smaller learning rate, and look for NaN in the data. The trace of the loss is in "
+            "this error's `.fitted.losses`.",
+            fitted,
+        )
+    return fitted
+
+
+def _total(num_steps: int | None, num_epochs: int | None, epoch: int, data: PyTree) -> int:
+    if (num_steps is None) == (num_epochs is None):
+        raise ValueError(
+            f"num_steps, num_epochs: got {num_steps} and {num_epochs}; expected one of the two"
+        )
+    if num_epochs is not None:
+        if data is None:
+            raise ValueError(f"num_epochs: got {num_epochs} without data; allowed: num_steps")
+        checks.count(num_epochs, "num_epochs", least=1)
+        num_steps = int(num_epochs) * epoch
+    checks.count(num_steps, "num_steps", least=1)
+    assert num_steps is not None
+    if num_steps >= 2**31 - CAPACITY:
+        raise ValueError(f"num_steps: got {num_steps:,}; allowed: < 2³¹ − {CAPACITY}")
+    return int(num_steps)
+
+
+class Snapshot(NamedTuple):
+    """Where a fit stands; what `evaluate` is called with. Its arrays stay valid afterwards.
+
+    Attributes:
+        params: the parameters to evaluate: what a state in the optimizer's own says
+            (`evaluated`), else those that it moves.
+        last: the parameters that the optimizer moves.
+        optimizer_state: its state.
+        num_steps: steps made.
+        gradient_evaluations: minibatch gradients used, over replicas.
+        wall_time: seconds of training, without compiling and without evaluations.
+    """
+
+    params: PyTree
+    last: PyTree
+    optimizer_state: PyTree
+    num_steps: int
+    gradient_evaluations: int
+    wall_time: float
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` said, and what had been spent by then; see `Snapshot`."""
+
+    num_steps: int
+    gradient_evaluations: int
+    wall_time: float
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Fitted:
+    """What `sgmcmc.optim.fit` returns.
+
+    Attributes:
+        params: the parameters to evaluate and to keep, like the ones that were given.
+        last: the parameters that the optimizer moved: the same for most, the inner iterate of
+            `entropy_sgd`, the replicas of `parle`.
+        optimizer_state: its state.
+        losses: [step] or [step, replica], NumPy: each step's minibatch loss, at `last`.
+        evaluations: what `evaluate` returned, in turn.
+        num_steps: steps made.
+        gradient_evaluations: minibatch gradients used: steps times replicas.
+        compile_time, wall_time: seconds; `wall_time` without compiling and evaluations.
+        interrupted: whether Ctrl-C ended it early.
+    """
+
+    params: PyTree
+    last: PyTree
+    optimizer_state: PyTree
+    losses: np.ndarray
+    evaluations: list[Evaluation]
+    num_steps: int
+    gradient_evaluations: int
+    compile_time: float
+    wall_time: float
+    interrupted: bool
+
+    def __repr__(self) -> str:
+        end = self.losses[-max(1, len(self.losses) // 10) :]
+        mean = float(np.mean(end)) if end.size else float("nan")
+        size = trees.size([x for x in jax.tree.leaves(self.params) if hasattr(x, "shape")])
+        early = ", interrupted" if self.interrupted else ""
+        return (
+            f"Fitted: {size:,} parameters, {self.num_steps:,} steps{early}, "
+            f"{self.gradient_evaluations:,} gradients, {self.wall_time:.2f} s "
+            f"({self.compile_time:.2f} s compiling); loss {mean:.4g} over the last tenth"
+        )
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss or the parameters left the finite numbers. `fitted` has what was made until then."""
+
+    def __init__(self, message: str, fitted: Fitted) -> None:
+        super().__init__(message)
+        self.fitted = fitted
+
+
+def evaluated(state: PyTree, params: PyTree) -> PyTree:
+    """The parameters to evaluate: those of the states in `state` that have `to_evaluate`.
+
+    Such states are found wherever they are, in chains, schedules and wrappers; in a chain the
+    last has its say, and leaves that `optax.masked` keeps from one stay those of `params`.
+
+    Args:
+        state: an optax state.
+        params: the parameters that optax moves, returned where no state knows better.
+    """
+    import optax  # not at the top: `import sgmcmc` is quick without it
+
+    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    for part in jax.tree.leaves(state, is_leaf=_knows):
+        if _knows(part):
+            fill = lambda new, old: old if masked(new) else new  # noqa: E731
+            params = jax.tree.map(fill, part.to_evaluate, params, is_leaf=masked)
+    return params
+
+
+def _knows(part: Any) -> bool:
+    return hasattr(part, "to_evaluate")
+
+
+# Losses that a chunk has room for.
+CAPACITY = 2**14
+
+
+class Loss(eqx.Module):
+    """The mean loss of a batch."""
+
+    function: Any
+    fixed: PyTree
+    random: bool = eqx.field(static=True)
+
+    def __call__(self, moving: PyTree, batch: Batch | None, key: Key) -> Array:
+        params = eqx.combine(moving, self.fixed)
+        if isinstance(self.function, Posterior):
+            return self.function.potential(params, batch) / (self.function.data_size or 1)
+        given = () if batch is None else (batch.data,)
+        values = jnp.asarray(self.function(params, *given, *((key,) if self.random else ())))
+        n = None if batch is None else leading_axis(batch.data)
+        if values.shape not in ((), (n,)):
+            allowed = "()" if n is None else f"(), or (n,) = ({n},)"
+            raise ValueError(f"loss: got shape {values.shape}; expected {allowed}")
+        if values.ndim == 0 or batch is None:
+            return values
+        if batch.mask is None:
+            return jnp.mean(values)
+        mask = batch.mask.astype(values.dtype)
+        return jnp.sum(values * mask) / jnp.sum(mask)
+
+
+class FitInputs(NamedTuple):
+    """What a chunk reads: arrays are arguments of the jitted function, the rest is static."""
+
+    loss: Loss
+    optimizer: Any
+    data: PyTree
+    batch_key: Key
+    loss_key: Key
+    stream: Stream
+    batch_size: int
+    replicated: bool
+
+    @property
+    def source(self) -> batches.Source:
+        return batches.Source(self.stream, self.batch_size, self.data)
+
+    @property
+    def over(self) -> Callable[..., Any]:
+        return jax.vmap if self.replicated else batches.no_vmap
+
+
+class FitCarry(NamedTuple):
+    """What a chunk changes; its buffers are donated."""
+
+    params: PyTree
+    state: PyTree
+    order: Array
+
+
+@eqx.filter_jit
+def start(inputs: FitInputs, params: PyTree) -> FitCarry:
+    room = inputs.over(lambda key: batches.empty_order(inputs.source, key))(inputs.batch_key)
+    return FitCarry(params, inputs.optimizer.init(params), room)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def advance(
+    given: tuple[FitInputs, Array, Array], carry: FitCarry
+) -> tuple[FitCarry, Array, Array]:
+    """Some steps from `start` on: the carry, the losses, and how many steps were made.
+
+    The first loss that is not finite ends it.
+    """
+    import optax
+
+    inputs, start, steps = given
+    update = optax.with_extra_args_support(inputs.optimizer).update
+
+    def gradient(params: PyTree, batch: Batch | None, key: Key, t: Array) -> Any:
+        return jax.value_and_grad(inputs.loss)(params, batch, jax.random.fold_in(key, t))
+
+    def step(carry: FitCarry, t: Array) -> tuple[FitCarry, Array]:
+        order, batch, axis = batches.next_batch(
+            inputs.source, inputs.batch_key, t, carry.order, inputs.over
+        )
+        values, gradients = inputs.over(gradient, in_axes=(0, axis, 0, None))(
+            carry.params, batch, inputs.loss_key, t
+        )
+        updates, state = update(gradients, carry.state, carry.params, value=jnp.mean(values))
+        return FitCarry(optax.apply_updates(carry.params, updates), state, order), values
+
+    shape = jax.eval_shape(step, carry, start)[1]
+    losses = jnp.zeros((CAPACITY, *shape.shape), shape.dtype)
+
+    def wanted(loop: tuple[FitCarry, Array, Array, Array]) -> Array:
+        return (loop[2] < steps) & loop[3]
+
+    def one(loop: tuple[FitCarry, Array, Array, Array]) -> tuple[FitCarry, Array, Array, Array]:
+        carry, losses, made, _ = loop
+        carry, values = step(carry, start + made)
+        return carry, losses.at[made].set(values), made + 1, jnp.all(jnp.isfinite(values))
+
+    begin = (carry, losses, jnp.zeros((), jnp.int32), jnp.asarray(True))
+    carry, losses, made, _ = jax.lax.while_loop(wanted, one, begin)
+    return carry, losses, made

@@ -1,0 +1,13 @@
+"""The run: `sample` makes draws, `load` reads a saved run, both can go on."""
+
+from sgmcmc.sampling._archive import load
+from sgmcmc.sampling._run import NonFiniteError, Resampled, Run
+from sgmcmc.sampling._sample import sample
+
+__all__ = [
+    "NonFiniteError",
+    "Resampled",
+    "Run",
+    "load",
+    "sample",
+]

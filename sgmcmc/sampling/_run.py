@@ -1,0 +1,238 @@
+"""The record of a run: draws, weights, what the steps reported, and how to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sgmcmc import _tree as trees
+from sgmcmc.types import Info, Key, PyTree
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """What `sgmcmc.sample` returns. All arrays are NumPy's.
+
+    Attributes:
+        draws: pytree of arrays [chain, draw, …], what `collect` made of the positions.
+        weights: [chain, draw], each draw's physical time over the nominal step: 1 for a
+            fixed step; 0 from the step on at which a chain stopped.
+        info: `Info` of arrays [chain, draw], what the step of each draw reported
+            (energy, gradient_norm, kinetic_energy, time, elapsed, finite, acceptance or None).
+        reduced: {name: result} of the reducers.
+        config: what was asked for: sampler, numbers, sizes, key.
+        versions: of Python, JAX, NumPy and this library, and the backend.
+        stopped: {chain: step} of the chains that left the finite numbers; their draws are
+            NaN from there on. Steps count from 0, burn-in included.
+        num_steps: steps made by each chain, burn-in included.
+        gradient_evaluations: minibatch gradients in all, over chains, burn-in included.
+        compile_time, burnin_time, wall_time: seconds; `wall_time` is that of the draws.
+        tuning: with `step_size=None`, the `sgmcmc.tuning.Tuning` that says what was chosen
+            and why; else None.
+    """
+
+    draws: PyTree
+    weights: np.ndarray
+    info: Info
+    reduced: dict[str, Any]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    stopped: dict[int, int]
+    num_steps: int
+    gradient_evaluations: float
+    compile_time: float
+    burnin_time: float
+    wall_time: float
+    tuning: Any = None
+    continuation: Any = None
+
+    @property
+    def num_chains(self) -> int:
+        return self.weights.shape[0]
+
+    @property
+    def num_draws(self) -> int:
+        """Draws made, of each chain."""
+        return self.weights.shape[1]
+
+    def resume(
+        self,
+        num_samples: int | None = None,
+        *,
+        kernel: Any = None,
+        params: PyTree = None,
+        data: PyTree = None,
+        stream: Any = None,
+        collect: Any = True,
+        reducers: Any = None,
+        progress: bool = True,
+    ) -> Run:
+        """Go on, bit for bit as if the run had been asked for more draws at the start.
+
+        Args:
+            num_samples: draws to add; None: those that an interrupted run still owes.
+            kernel, data, collect, reducers: needed after `load` only, since code and data are
+                not saved: those that made the run.
+            stream: after `load`, the run's stream where it is one of your own.
+            params: after `load`, a pytree of the parameters' structure, where it has other
+                containers than dicts, lists and tuples.
+            progress: as in `sample`.
+
+        Returns:
+            A run with the draws of this one and the new ones.
+
+        Raises:
+            ValueError: nothing is left to draw; `kernel` or `data` is missing or differs.
+        """
+        from sgmcmc.sampling._sample import resume
+
+        return resume(
+            self, num_samples, kernel=kernel, params=params, data=data, stream=stream,
+            collect=collect, reducers=reducers, progress=progress,
+        )  # fmt: skip
+
+    def resampled(self, key: Key, num_draws: int | None = None) -> Resampled:
+        """Draws of equal weight, for what cannot take weights; pooled over chains.
+
+        Systematic resampling: a draw of weight w appears n w/Σ w times, rounded up or down.
+        The order of time within chains is kept, chains come one after another.
+
+        Args:
+            key: `jax.random.key(seed)`.
+            num_draws: n ≥ 1; default as many as there are.
+
+        Raises:
+            ValueError: `num_draws` below 1, or no draw of positive weight.
+        """
+        return resample(self.draws, self.weights, key, num_draws)
+
+    def save_run(self, path: str | Path) -> Path:
+        """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""
+        from sgmcmc.sampling._archive import save_run
+
+        return save_run(self, path)
+
+    def to_arviz(self) -> Any:
+        """An ArviZ DataTree: `posterior`, and `sample_stats` with weights and the info."""
+        from arviz_base import from_dict
+
+        posterior = {name.replace("/", "."): np.asarray(x) for name, x in _named(self.draws)}
+        stats = {name: x for name, x in self.info._asdict().items() if isinstance(x, np.ndarray)}
+        if "acceptance" in stats:
+            stats["acceptance_rate"] = stats.pop("acceptance")  # ArviZ's name
+        stats["weight"] = self.weights
+        stats["diverging"] = ~stats["finite"]
+        tree = from_dict({"posterior": posterior, "sample_stats": stats})
+        tree.attrs.update(
+            sampler=self.config["sampler"],
+            sampling_time=self.wall_time,
+            gradient_evaluations=self.gradient_evaluations,
+            **self.versions,
+        )
+        return tree
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Run of {self.config['sampler']}", *_lines(self._facts())])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self._facts()
+        )
+        title = html.escape(f"Run of {self.config['sampler']}")
+        return f"<table><caption>{title}</caption>{rows}</table>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        config = self.config
+        shapes = [f"{name} {np.shape(x)[2:]}" for name, x in _named(self.draws)]
+        listed = ", ".join(shapes[:6]) + (f", and {len(shapes) - 6} more" if shapes[6:] else "")
+        numbers = ", ".join(
+            f"{name} {config[name]}"
+            for name in ("step_size", "friction", "temperature")
+            if config.get(name) is not None
+        )
+        facts = [
+            ("chains × draws", f"{self.num_chains} × {self.num_draws} of {config['num_samples']}"),
+            ("steps a chain", f"{self.num_steps}, every {config['thinning']}th kept"),
+            ("burn-in", f"{config['num_burnin']} steps"),
+            ("kernel", numbers),
+            ("draws", f"{listed or 'none kept'} ({trees.num_bytes(self.draws):,} bytes)"),
+            (
+                "time",
+                f"{self.wall_time:.2f} s for draws, {self.burnin_time:.2f} s burn-in, "
+                f"{self.compile_time:.2f} s compiling",
+            ),
+        ]
+        if self.tuning is not None:
+            facts.append(("tuned", repr(self.tuning)))
+        if self.reduced:
+            facts.append(("reduced", ", ".join(self.reduced)))
+        if self.stopped:
+            facts.append(
+                ("stopped", ", ".join(f"chain {c} at step {s}" for c, s in self.stopped.items()))
+            )
+        return facts
+
+
+class NonFiniteError(FloatingPointError):
+    """A chain left the finite numbers. `run` has the draws made until then."""
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+def _named(tree: PyTree) -> list[tuple[str, Any]]:
+    if isinstance(tree, np.ndarray | jax.Array):
+        return [("theta", tree)]
+    return trees.named_leaves(tree)
+
+
+def _lines(facts: list[tuple[str, str]]) -> list[str]:
+    return [f"  {name:<15} {value}" for name, value in facts]
+
+
+class Resampled(NamedTuple):
+    """Draws that all weigh 1; diagnostics take it for a run of one chain.
+
+    Attributes:
+        draws: pytree of arrays [1, draw, …].
+        weights: ones, [1, draw].
+        index: [draw, 2], the chain and the draw that each was.
+    """
+
+    draws: PyTree
+    weights: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
+
+
+def resample(draws: PyTree, weights: np.ndarray, key: Key, num_draws: int | None) -> Resampled:
+    """See `Run.resampled`."""
+    weights = np.asarray(weights, np.float64)
+    if num_draws is None:
+        num_draws = weights.size
+    if isinstance(num_draws, bool) or int(num_draws) != num_draws or num_draws < 1:
+        raise ValueError(f"num_draws: got {num_draws!r}; expected an integer ≥ 1")
+    total = np.cumsum(weights.reshape(-1))
+    if not total.size or not total[-1] > 0:
+        raise ValueError("weights: all draws weigh 0; expected some that do not")
+    # Systematic: one uniform for all, so that a draw of weight w appears n w / Σ w times,
+    # rounded up or down.
+    first = float(jax.random.uniform(key))
+    places = (np.arange(num_draws) + first) / num_draws * total[-1]
+    chosen = np.searchsorted(total, places, side="right")
+    # Rounding must not carry the last place past the last draw that weighs anything.
+    chosen = np.minimum(chosen, np.flatnonzero(weights.reshape(-1))[-1])
+
+    def pick(leaf: Any) -> np.ndarray:
+        flat = np.asarray(leaf).reshape(-1, *np.shape(leaf)[2:])
+        return flat[chosen][None]
+
+    index = np.stack(np.unravel_index(chosen, weights.shape), axis=1)
+    return Resampled(jax.tree.map(pick, draws), np.ones((1, int(num_draws))), index)

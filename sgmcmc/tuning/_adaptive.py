@@ -1,0 +1,144 @@
+"""`step_size=None` on an adaptive clock: Δτ such that a typical step is the fixed rule's.
+
+    h    the step that `sgmcmc.tuning` gives to the same word without its Z
+    ψ̄    ψ(ζ̄) at the mean level ζ̄ = E[g]/α of the monitor, from chains at the step h
+    h'   the longest up to h at which the clock adds 5% at most to the error of ⟨x²⟩ of the
+         stiffest mode (`sgmcmc.tuning._clock_lag`)
+    Δτ   h'/ψ̄
+
+`friction="auto"` goes with h'. Then the kernel itself is tried, from ζ̄ on, and Δτ halved as
+there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from sgmcmc import _tree as trees
+from sgmcmc._schedule import Constant
+from sgmcmc.clocks._adaptive import AdaptiveClock
+from sgmcmc.clocks._base import Untuned
+from sgmcmc.kernels._samadams import AdaptiveKernel
+from sgmcmc.kernels._splitting import SplittingKernel, extend
+from sgmcmc.kernels._words import Plan
+from sgmcmc.metrics._base import Metric
+from sgmcmc.streams import _source as batches
+from sgmcmc.streams import _streams as streams
+from sgmcmc.tuning import _clock_lag as clock_lag
+from sgmcmc.tuning._limits import TOLERANCE
+from sgmcmc.tuning._oscillator import variance
+from sgmcmc.tuning._record import Tuning, tuned
+from sgmcmc.tuning._rules import settled, tune_and_mode
+from sgmcmc.tuning._trial import TRIAL_STEPS, WALKERS, mean_along_chains, verified
+from sgmcmc.types import Array, Key, PyTree
+
+SHORTENINGS = 24
+
+
+def tune_adaptive(
+    key: Key,
+    kernel: AdaptiveKernel,
+    params: PyTree,
+    data: PyTree,
+    stream: streams.Stream,
+    batch_size: int,
+    count: int,
+) -> Tuning:
+    """Choose Δτ; arguments and errors as `tuning.tune`. `found` has h', ψ̄ and the mean dt."""
+    look_key, walk_key, lag_key, trial_key = jax.random.split(key, 4)
+    fixed = unpaced(kernel)
+    choice, mode = tune_and_mode(look_key, fixed, params, data, stream, batch_size, count)
+    source = batches.source(stream, batch_size, data, fixed)
+    given = tuned(settled(fixed, count), choice)
+    monitor = Monitor(kernel.clock, given.metric)
+    (observed, square), _ = mean_along_chains(given, monitor, mode, source, walk_key)
+    level = jax.tree.map(lambda x: x / kernel.clock.alpha, observed)
+    psi = typical(kernel.clock, level)
+    mean = jnp.mean(jnp.stack(jax.tree.leaves(level)))
+    kernel, start = settled(kernel, count), kernel.clock.start
+    temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
+    share = min(1.0, choice.curvature * temperature / float(square))
+    mean_observed = float(mean * kernel.clock.alpha)
+    toy = clock_lag.oscillator(kernel, choice.curvature, mean_observed, share)
+    step = _followed(toy, choice, psi, lag_key)
+    if step < choice.step_size:
+        limits = {**choice.limits, "clock": step}
+        choice = choice.at(step)._replace(limits=limits, reason="clock")
+    found = {"h": step, "ψ": psi}
+    spent = choice.gradient_evaluations + 2 * WALKERS * TRIAL_STEPS
+    choice = choice._replace(step_size=step / psi, found=found, gradient_evaluations=spent)
+    # A safe start of ζ would be forgotten long after the trial.
+    tried = eqx.tree_at(lambda k: k.clock.start, kernel, mean.astype(start.dtype))
+    source = batches.source(stream, batch_size, data, kernel)
+    choice, trial = verified(tried, choice, mode, source, trial_key)
+    return choice._replace(found={**found, "mean dt": trial.pace})
+
+
+def _followed(toy: AdaptiveKernel, choice: Tuning, psi: float, key: Key) -> float:
+    """The step h' up to that of `choice`, in shares of 2^{−1/4}."""
+    law, step = without_z(toy.plan), choice.step_size
+    for _ in range(SHORTENINGS):
+        friction, kappa, ratio = None, step * choice.curvature, 0.0
+        if toy.friction is not None:
+            chosen = choice.at(step).friction
+            friction = float(toy.friction(jnp.zeros((), jnp.int32))) if chosen is None else chosen
+            omega = math.sqrt(choice.curvature)
+            kappa, ratio = step * omega, friction / omega
+        paced = clock_lag.at(toy, step / psi, friction)
+        found = float(clock_lag.variance(paced, jax.random.clone(key)))
+        if abs(found - variance(law, kappa, ratio)) <= TOLERANCE:
+            return step
+        step *= 2**-0.25
+    raise FloatingPointError(
+        f"step_size: none found; the clock adds more than {TOLERANCE:.0%} to the variance of the "
+        f"stiffest mode at any step tried, down to {step:.3g}. Give a step_size, more friction, or "
+        "a clock whose α is smaller, or ψ flatter"
+    )
+
+
+def typical(clock: AdaptiveClock, level: PyTree) -> float:
+    """ψ at the mean level of ζ."""
+    return float(clock.weight(level))
+
+
+def unpaced(kernel: AdaptiveKernel) -> SplittingKernel:
+    """The same word without Z, untuned."""
+    clock = Untuned(Constant(jnp.asarray(jnp.nan, dtype=float)))
+    fixed: SplittingKernel = extend(
+        kernel, SplittingKernel, clock=clock, plan=without_z(kernel.plan)
+    )
+    return fixed
+
+
+def without_z(plan: Plan) -> Plan:
+    """A plan less its Z; recorded is what it was, for ζ moves nothing."""
+    steps: list[Any] = []
+    for step in plan.substeps:
+        if step.letter != "Z":
+            steps.append(step)
+        elif step.end is not None and steps:
+            steps[-1] = steps[-1]._replace(end=steps[-1].fraction)
+    return plan._replace(substeps=tuple(steps))
+
+
+class Monitor(eqx.Module):
+    """g of a gradient, or of each of its leaves for a clock per leaf, and its square.
+
+    The square is in the metric's coordinates.
+    """
+
+    clock: AdaptiveClock
+    metric: Metric
+
+    def __call__(self, gradient: PyTree) -> tuple[PyTree, Array]:
+        wide = trees.accumulator_dtype(gradient)
+        whitened = self.metric.to_momentum(gradient)
+        square = trees.dot(whitened, whitened)
+        if not self.clock.per_leaf:
+            return self.clock.observe(gradient).astype(wide), square
+        return jax.tree.map(lambda x: self.clock.observe(x).astype(wide), gradient), square

@@ -1,0 +1,330 @@
+"""`step_size=None` on adaptive clocks, psgld, corrected kernels, MALA, HMC and replica exchange.
+
+A Gaussian of condition number 100, where what each rule should give is known.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+import sgmcmc
+from sgmcmc import clocks, metrics
+from sgmcmc.kernels._splitting import SplittingKernel, extend
+from sgmcmc.tuning import _acceptance as tune_acceptance
+from sgmcmc.tuning import _adaptive as tune_adaptive
+from sgmcmc.tuning import _trial as verified
+from sgmcmc.tuning._limits import TOLERANCE
+from sgmcmc.tuning._record import HALVINGS
+
+ROOT = Path(__file__).parent.parent
+SIZE, LARGEST = 20, 100.0
+CURVATURES = np.geomspace(1.0, LARGEST, SIZE)
+OPTIONS = {"num_chains": 2, "num_burnin": 50, "num_samples": 100, "progress": False}
+# 1/(1 − hλ/2) = 1.05.
+EULER = 2 * TOLERANCE / (1 + TOLERANCE)
+
+
+def oscillators(curvatures, x):
+    return -0.5 * jnp.sum(curvatures * x**2)
+
+
+def gaussian(unit=1.0):
+    """N(0, unit²/λ)."""
+    return sgmcmc.Posterior.from_log_density(
+        Partial(oscillators, jnp.asarray(CURVATURES / unit**2))
+    )
+
+
+def tilt(x, row):
+    return row @ x
+
+
+def noisy():
+    """The same with a tilt for each of 16 examples; batches of 4 with s² = 16²/4 · .3."""
+    rows = np.random.default_rng(1).normal(size=(16, SIZE))
+    rows = (rows - rows.mean(axis=0)) / rows.std(axis=0) * np.sqrt(0.3)
+    prior = Partial(oscillators, jnp.asarray(CURVATURES))
+    return sgmcmc.Posterior(tilt, prior, data_size=16), jnp.asarray(rows)
+
+
+def scaled(x):
+    """G = λ^{−1/2}."""
+    return jnp.asarray(CURVATURES**-0.5) * jnp.ones_like(x)
+
+
+MAKE = {
+    "samadams": lambda p: sgmcmc.samadams(p, None, friction="auto"),
+    "fast clock": lambda p: sgmcmc.samadams(p, clocks.samadams(None, alpha=10.0), friction="auto"),
+    "sa_sghmc": lambda p: sgmcmc.sa_sghmc(p, None),
+    "sa_sgld": lambda p: sgmcmc.sa_sgld(p, None),
+    "psgld": lambda p: sgmcmc.psgld(p, None, metric=metrics.rmsprop(freeze_after=50)),
+    "own metric": lambda p: sgmcmc.psgld(p, None, metric=metrics.position_dependent(scaled)),
+    "amagold": lambda p: sgmcmc.amagold(p, None, 5, friction="auto"),
+    "sggmc": lambda p: sgmcmc.sggmc(p, None, 5, friction="auto"),
+    "mala": lambda p: sgmcmc.mala(p, None),
+    "hmc": lambda p: sgmcmc.hmc(p, None, 3),
+    "replicas": lambda p: sgmcmc.replica_exchange(
+        sgmcmc.baoab(p, None, friction="auto"), (1.0, 1.5), swap_every=3
+    ),
+}
+ACCEPTED = ("amagold", "sggmc", "mala", "hmc")
+
+
+def run_of(name, unit=1.0, key=0, **options):
+    posterior = gaussian(unit)
+    # Where the mode is known to begin with, all scales with the unit, to the bit.
+    return sgmcmc.sample(
+        jax.random.key(key), MAKE[name](posterior), jnp.zeros(SIZE), **{**OPTIONS, **options}
+    )
+
+
+@functools.cache
+def chosen(name):
+    if name in ACCEPTED[2:]:
+        pytest.importorskip("blackjax")
+    return run_of(name)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_step_is_chosen_and_says_why(name):
+    """Draws are finite, and the reason and what it rests on are in the repr and the record."""
+    run = chosen(name)
+    assert np.all(np.isfinite(run.draws))
+    assert np.std(run.draws) > 0
+    assert run.tuning.halvings == 0
+    assert run.tuning.reason in repr(run.tuning)
+    for what in run.tuning.found or ():
+        assert what in repr(run.tuning)
+    assert run.config["step_size"] == pytest.approx(run.tuning.step_size, rel=1e-6)
+    assert run.gradient_evaluations > run.tuning.gradient_evaluations > 500
+
+
+def psi(level, m=0.1, most=10.0, r=0.25):
+    return m * (level**r + most) / (level**r + m)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("samadams", LARGEST**-0.5), ("sa_sghmc", LARGEST**-0.5), ("sa_sgld", EULER / LARGEST)],
+)
+def test_the_typical_step_is_that_of_the_fixed_word(name, rule):
+    """ψ(ζ̄) Δτ = h exactly, E[g] = mean λ: ψ is estimated to 3%, for it falls as ζ^.2."""
+    found = chosen(name).tuning
+    np.testing.assert_allclose(found.found["h"], rule, rtol=0.01)
+    np.testing.assert_allclose(found.step_size * found.found["ψ"], found.found["h"], rtol=1e-6)
+    np.testing.assert_allclose(found.step_size * psi(np.mean(CURVATURES)), rule, rtol=0.03)
+    np.testing.assert_allclose(found.found["mean dt"], rule, rtol=0.1)
+
+
+def test_a_clock_that_is_in_step_with_a_mode_gets_a_shorter_step():
+    """α = 10 = ω_max: the clock heats the stiffest mode by a tenth at hω = 1; then less.
+
+    2,048 chains of that mode by itself, 1% each: the excess is 5% or less at the step chosen.
+    """
+    found = chosen("fast clock").tuning
+    assert found.reason == "clock"
+    assert 0.5 < found.found["h"] * np.sqrt(LARGEST) < 0.95
+    np.testing.assert_allclose(found.friction, 0.1 / found.found["h"], rtol=1e-6)
+
+
+def test_psgld_has_eulers_step_in_its_metric():
+    """V_i = λ_i where draws are N(0, 1/λ): the curvature is √λ, and so is that of the own metric.
+
+    At a frozen V the law is Gaussian, of variance 1/(1 − h√λ/2) at most 1.05, and relaxes at
+    h√λ_min. Twice the step is biased by 10.5%: the chosen one is the best of ×1/4 to ×4.
+    """
+    for name in ("psgld", "own metric"):
+        tuning = chosen(name).tuning
+        np.testing.assert_allclose(tuning.curvature, np.sqrt(LARGEST), rtol=0.03)
+        np.testing.assert_allclose(tuning.step_size, EULER / np.sqrt(LARGEST), rtol=0.03)
+        stiffest = tuning.step_size * np.sqrt(LARGEST)
+        assert 1 / (1 - stiffest / 2) <= 1 + TOLERANCE + 1e-3
+        assert 1 / (1 - 2 * stiffest / 2) > 1.1
+
+
+def test_psgld_counts_noise_as_its_own_metric_does():
+    """Under minibatches V = λ + s²: with s² = 19.2 flat directions are as stiff as noise lets."""
+    posterior, rows = noisy()
+    run = sgmcmc.sample(
+        jax.random.key(0), MAKE["psgld"](posterior), jnp.zeros(SIZE), rows, batch_size=4,
+        stream="with_replacement", **OPTIONS,
+    )  # fmt: skip
+    # Over coordinates λ/√(λ + s²) is largest at λ = 100. s² is estimated from 32 batches: 25%.
+    allowed = LARGEST / np.sqrt(LARGEST + 19.2)
+    np.testing.assert_allclose(run.tuning.curvature, allowed, rtol=0.06)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_steps_are_accepted_as_often_as_asked(name):
+    """Mean acceptance of the run: the band of .05 and 3 standard errors of 200 steps, .08."""
+    run = chosen(name)
+    target = 0.574 if name == "mala" else 0.8
+    assert run.tuning.found["target"] == target
+    assert abs(run.tuning.found["acceptance"] - target) <= tune_acceptance.BAND
+    assert abs(np.mean(run.info.acceptance) - target) <= tune_acceptance.BAND + 0.08
+
+
+@pytest.mark.parametrize("name", ["amagold", "sggmc"])
+def test_noise_shortens_a_corrected_step(name):
+    """Gradient noise is work that is refused: the step is shorter, and accepted as often."""
+    posterior, rows = noisy()
+    run = sgmcmc.sample(
+        jax.random.key(0), MAKE[name](posterior), jnp.zeros(SIZE), rows, batch_size=4,
+        stream="with_replacement", **OPTIONS,
+    )  # fmt: skip
+    assert run.tuning.step_size < chosen(name).tuning.step_size
+    assert abs(np.mean(run.info.acceptance) - 0.8) <= tune_acceptance.BAND + 0.08
+
+
+def test_replicas_share_the_shorter_step_of_both_ends():
+    """On a Gaussian temperature is no matter: the step is BAOAB's, 1/ω."""
+    found = chosen("replicas").tuning
+    np.testing.assert_allclose(found.step_size, 0.1, rtol=0.01)
+    assert found.step_size == min(found.found["step at T = 1"], found.found["step at T = 1.5"])
+
+
+def walled(x):
+    return -jnp.sum(0.5 * x**2 + 10.0 * jnp.maximum(jnp.abs(x) - 2.0, 0.0) ** 2)
+
+
+def test_hot_replicas_that_come_to_steeper_places_shorten_the_step():
+    """U'' is 1 about the mode and 21 from 2 on, where T = 1 rarely is, and T = 30 nearly always."""
+    kernel = sgmcmc.baoab(sgmcmc.Posterior.from_log_density(walled), None, friction="auto")
+    kernel = sgmcmc.replica_exchange(kernel, (0.05, 30.0), swap_every=3)
+    found = sgmcmc.sample(jax.random.key(0), kernel, jnp.zeros(2), **OPTIONS).tuning
+    assert found.found["step at T = 30"] < 0.5 * found.found["step at T = 0.05"]
+    assert found.step_size == found.found["step at T = 30"]
+
+
+@pytest.mark.parametrize(("name", "power"), [("samadams", 1), ("sa_sgld", 2), ("psgld", 1),
+                                             ("amagold", 1), ("mala", 2), ("hmc", 1),
+                                             ("replicas", 1)])  # fmt: skip
+def test_units_do_not_matter(name, power):
+    """θ → 4θ: h → 4h (underdamped; psgld, for V → V/16), 16h (overdamped).
+
+    To float32's digits; psgld's ε aside. With a clock whose α is in 1/τ, h is ψ Δτ.
+    """
+    before, after = chosen(name).tuning, run_of(name, unit=4.0).tuning
+    steps = [t.found["h"] if "h" in (t.found or {}) else t.step_size for t in (before, after)]
+    np.testing.assert_allclose(steps[1], 4.0**power * steps[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["samadams", "psgld", "hmc", "replicas"])
+def test_the_same_key_the_same_step_and_a_run_goes_on(name, tmp_path):
+    """Deterministic; saved, loaded, and resumed with the untuned kernel, bit for bit."""
+    run = chosen(name)
+    assert run_of(name).tuning == run.tuning
+    loaded = sgmcmc.load(run.save(tmp_path / "run"))
+    assert loaded.tuning == run.tuning
+    more = loaded.resume(num_samples=5, kernel=MAKE[name](gaussian()))
+    np.testing.assert_array_equal(more.draws[:, :-5], run.draws)
+
+
+def steep_far_out(x):
+    return -jnp.sum(0.5 * x**2 + 10.0 * jnp.maximum(jnp.abs(x) - 5.0, 0.0) ** 4)
+
+
+@pytest.mark.parametrize("name", ["amagold", "mala"])
+def test_chains_that_are_stuck_start_again_at_half_the_step(name):
+    """The mode knows nothing of the wall: there every step is refused, which is never silent."""
+    kernel = MAKE[name](sgmcmc.Posterior.from_log_density(steep_far_out))
+    run = sgmcmc.sample(jax.random.key(0), kernel, 5.6 * jnp.ones(2), **OPTIONS)
+    assert run.tuning.halvings >= 1
+    assert np.all(np.mean(run.info.acceptance, axis=1) > run.tuning.found["acceptance"] / 10)
+
+
+def test_chains_that_stay_stuck_are_an_error():
+    """Six halvings do not help where the gradient is 10⁷."""
+    kernel = MAKE["mala"](sgmcmc.Posterior.from_log_density(steep_far_out))
+    with pytest.raises(FloatingPointError, match=r"hardly a step is accepted"):
+        sgmcmc.sample(jax.random.key(0), kernel, 70.0 * jnp.ones(2), **OPTIONS)
+
+
+def test_no_acceptance_is_an_error():
+    """Nothing is chosen where nothing is accepted; and the search ends between two steps."""
+    with pytest.raises(FloatingPointError, match="step_size: none found"):
+        tune_acceptance._met(lambda h: 0.0, 1.0, 2.0, 0.8)
+    assert tune_acceptance._met(lambda h: 1.0, 0.1, 2.0, 0.8)[:2] == (2.0, 1.0)
+    step, found, _ = tune_acceptance._met(lambda h: np.exp(-h), 1e-3, 2.0, 0.8)
+    assert abs(found - 0.8) <= tune_acceptance.BAND
+    np.testing.assert_allclose(np.exp(-step), found)
+    # A jump: the step before it.
+    step, found, _ = tune_acceptance._met(lambda h: float(h < 0.3), 1e-3, 2.0, 0.8)
+    assert 0.3 / tune_acceptance.NARROWEST <= step < 0.3
+    assert found == 1.0
+
+
+@pytest.mark.parametrize("name", ["samadams", "psgld"])
+def test_a_trial_halves_a_step_that_is_too_long_or_says_so(name):
+    """From 3 times the limit two halvings at least; from 10⁴ times an error after six."""
+    kernel, tuning = MAKE[name](gaussian()), chosen(name).tuning
+    source = sgmcmc.batches.Source(sgmcmc.streams.full(), 0, None)
+    start = 0.1 * jnp.ones(SIZE)
+    limit = tuning.step_size * (2 if name == "samadams" else 20)
+    long = tuning._replace(step_size=3 * limit, friction=None)
+    kernel = tune_adaptive.settled(kernel, 0)
+    if name == "samadams":
+        kernel = sgmcmc.samadams(gaussian(), clocks.samadams(None, m=1.0, M=1.0))
+    found, _ = verified.verified(kernel, long, start, source, jax.random.key(0))
+    assert 1 <= found.halvings <= HALVINGS
+    with pytest.raises(FloatingPointError, match="did not stay finite, or cool"):
+        verified.verified(
+            kernel, long._replace(step_size=1e4 * limit), start, source, jax.random.key(0)
+        )
+
+
+def test_a_defect_that_ignores_psi_is_caught(monkeypatch):
+    """Δτ = h: half of what it should be here, and the relation above tells."""
+    monkeypatch.setattr(tune_adaptive, "typical", lambda clock, level: 1.0)
+    found = run_of("samadams").tuning
+    assert found.step_size == pytest.approx(found.found["h"])
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(
+            found.step_size * psi(np.mean(CURVATURES)), 1 / np.sqrt(LARGEST), rtol=0.03
+        )
+
+
+class Own(SplittingKernel):
+    """A user's own, whose metric changes with the position."""
+
+
+def test_bad_input():
+    """Kernels without a rule, "auto" beside a step, and steps made by hand without one."""
+    baoab = sgmcmc.baoab(gaussian(), None)
+    own = extend(baoab, Own, metric=metrics.rmsprop())
+    with pytest.raises(ValueError, match="step_size: got None; it is not chosen for Own"):
+        sgmcmc.sample(jax.random.key(0), own, jnp.zeros(SIZE), **OPTIONS)
+    for make in (
+        lambda: sgmcmc.amagold(gaussian(), 0.1, 5, friction="auto"),
+        lambda: sgmcmc.samadams(gaussian(), 0.1, friction="auto"),
+    ):
+        with pytest.raises(ValueError, match='friction: got "auto" beside'):
+            make()
+    with pytest.raises(TypeError, match="friction"):
+        sgmcmc.amagold(gaussian(), 0.1, 5, friction=None)
+    for name in ("samadams", "amagold", "replicas"):
+        kernel = MAKE[name](gaussian())
+        state = kernel.init(jnp.zeros(SIZE), jax.random.key(0))
+        with pytest.raises(ValueError, match=r"step_size: None is chosen by sgmcmc\.sample"):
+            kernel.step(jax.random.key(1), state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["samadams", "sa_sgld", "psgld", "amagold", "sggmc", "mala", "hmc",
+                                  "replica_exchange"])  # fmt: skip
+def test_half_the_best_of_a_grid(name, tmp_path):
+    """ESS per gradient at the chosen step against ×1/4 to ×4, and its bias: fixed keys."""
+    command = [sys.executable, str(ROOT / "examples/studies/step_rules.py"), "--only", name]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
