@@ -28,7 +28,9 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._schedules import Clock, Rate, as_clock, as_rate
+from sgmcmc._schedule import Rate, as_rate
+from sgmcmc.clocks._base import Clock
+from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.gradients._base import Estimator
 from sgmcmc.kernels._splitting import Pace, check_parts, friction_rate
 from sgmcmc.metrics._base import Metric

@@ -19,7 +19,9 @@ from jax.tree_util import Partial
 from sgmcmc import _checks as checks
 from sgmcmc._interop import BlackjaxKernel, from_blackjax
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._schedules import Clock, Rate, as_clock, as_rate
+from sgmcmc._schedule import Rate, as_rate
+from sgmcmc.clocks._base import Clock
+from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.gradients._base import Estimator
 from sgmcmc.gradients._minibatch import full
 from sgmcmc.kernels._splitting import check_parts

@@ -29,8 +29,8 @@ import numpy as np
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._base import Untuned
-from sgmcmc.clocks._schedules import Clock, Constant
+from sgmcmc._schedule import Constant
+from sgmcmc.clocks._base import Clock, Untuned
 from sgmcmc.kernels import _swaps as swaps
 from sgmcmc.kernels._sgnht import ThermostatKernel
 from sgmcmc.kernels._shifted_ode import Sort

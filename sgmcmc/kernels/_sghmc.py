@@ -21,7 +21,7 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._schedules import Constant
+from sgmcmc._schedule import Constant
 from sgmcmc.gradients._base import Estimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.gradients._noise_variance import Given, RunningVariance, given

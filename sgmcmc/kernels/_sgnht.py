@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._schedules import Constant, as_rate
+from sgmcmc._schedule import Constant, as_rate
 from sgmcmc.gradients._base import Estimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.kernels._splitting import Phase, SplittingKernel, build, extend

@@ -13,8 +13,9 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._base import Untuned
-from sgmcmc.clocks._schedules import Clock, Constant, Rate, as_clock, as_rate
+from sgmcmc._schedule import Constant, Rate, as_rate
+from sgmcmc.clocks._base import Clock, Untuned
+from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.gradients._base import Estimator
 from sgmcmc.kernels import _flows as substeps
 from sgmcmc.kernels._words import Plan

@@ -19,7 +19,8 @@ from sgmcmc import noise
 from sgmcmc._checks import check_range, positive
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Rate
-from sgmcmc.clocks._schedules import Clock, as_clock
+from sgmcmc.clocks._base import Clock
+from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.local._entropy import LocalEntropy
 from sgmcmc.types import Array, Info, Key, PyTree, State
 

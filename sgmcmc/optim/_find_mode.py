@@ -11,7 +11,7 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
-from sgmcmc._posterior import Posterior
+from sgmcmc._posterior import Posterior, log_density_shape
 from sgmcmc._tree import leading_axis
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams import _streams as streams
@@ -58,7 +58,7 @@ def find_mode(
     schedule = _schedule(learning_rate, int(num_steps))
     kernel = _Target(posterior)
     data, stream, batch_size = batches.data_and_stream(kernel, data, "reshuffled", batch_size)
-    posterior.log_density_shape(kernel, params, data, batch_size)
+    log_density_shape(kernel, params, data, batch_size)
     params = jax.tree.map(jnp.asarray, params)
     found = _descend(posterior, params, data, key, stream, batch_size, int(num_steps), schedule)
     if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(found)):

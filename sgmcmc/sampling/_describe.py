@@ -13,8 +13,9 @@ import numpy as np
 from jax.tree_util import Partial
 
 from sgmcmc import _tree as trees
+from sgmcmc._schedule import Constant
 from sgmcmc._version import __version__
-from sgmcmc.clocks._schedules import Clock, Constant
+from sgmcmc.clocks._base import Clock
 
 
 def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
