@@ -17,6 +17,7 @@ from sgmcmc._tree import leading_axis
 from sgmcmc.kernels._base import require_kernel
 from sgmcmc.loop._chunk import Carry, Inputs, Program
 from sgmcmc.loop._devices import choose_method
+from sgmcmc.loop._starts import derive, positions
 from sgmcmc.sampling import _describe as describe
 from sgmcmc.sampling import _draws as draws
 from sgmcmc.sampling._archive import Saved
@@ -24,16 +25,15 @@ from sgmcmc.sampling._draws import collector
 from sgmcmc.sampling._execution import Continuation, Settings, execute, no_draws
 from sgmcmc.sampling._inputs import (
     check_settings,
-    derive,
     most_draws,
-    positions,
     total_steps,
 )
 from sgmcmc.sampling._run import NonFiniteError, Run
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams._streams import Stream
-from sgmcmc.tuning._choose import choose, require_tunable, with_choice
-from sgmcmc.tuning._record import HALVINGS, Tuning, is_untuned
+from sgmcmc.tuning._record import Tuning, is_untuned, with_tuning
+from sgmcmc.tuning._rules import RULES
+from sgmcmc.tuning._tune import choose_for_run
 from sgmcmc.types import Key, PyTree
 
 # Of fewer draws a mean acceptance says little.
@@ -111,9 +111,11 @@ def sample(
     )  # fmt: skip
     tuning = None
     if is_untuned(kernel):
-        tuning = _tuning(key, kernel, params, data, batch_size, stream, num_chains, num_burnin)
+        tuning = choose_for_run(
+            _copied(key), kernel, params, data, batch_size, stream, num_chains, num_burnin
+        )
     while True:
-        chosen = kernel if tuning is None else with_choice(kernel, tuning)
+        chosen = kernel if tuning is None else with_tuning(kernel, tuning)
         # The same numbers each time that a step is tried: a copy of the key each.
         continuation = _prepare(
             _copied(key), chosen, params, data, batch_size, stream, settings, collect, reducers
@@ -140,47 +142,21 @@ def _try_again(tuning: Tuning, run: Run) -> bool:
     """Whether a chain was lost in the burn-in, or got stuck, by a step that was chosen here."""
     early = any(step < run.config["num_burnin"] for step in run.stopped.values())
     stuck = _stuck(tuning, run)
-    if stuck and tuning.halvings == HALVINGS:
+    if stuck and tuning.halvings == RULES.max_halvings:
         raise FloatingPointError(
             f"step_size: none found; {tuning}: of chain {stuck[0]} hardly a step is accepted. "
             "Give a step_size, rescale the parameters (metric=), or start elsewhere"
         )
-    return (early or bool(stuck)) and tuning.halvings < HALVINGS
+    return (early or bool(stuck)) and tuning.halvings < RULES.max_halvings
 
 
 def _stuck(tuning: Tuning, run: Run) -> list[int]:
     """Chains that accept less than a tenth of what their step was chosen for."""
     acceptance = run.info.acceptance
-    if "acceptance" not in (tuning.found or {}) or acceptance is None or run.num_draws < FEWEST:
+    if "acceptance" not in (tuning.measured or {}) or acceptance is None or run.num_draws < FEWEST:
         return []
     shares = np.mean(acceptance, axis=1)
-    return [int(c) for c in np.flatnonzero(shares < tuning.found["acceptance"] / 10)]  # type: ignore[index]
-
-
-def _tuning(
-    key: Any,
-    kernel: Any,
-    params: Any,
-    data: PyTree,
-    batch_size: int | None,
-    stream: str | Stream,
-    num_chains: int,
-    num_burnin: int,
-) -> Tuning:
-    """What `tune` chooses from the first chain's start."""
-    require_tunable(kernel)
-    key = checks.typed_key(_copied(key))
-    checks.count(num_chains, "num_chains", least=1)
-    checks.count(num_burnin, "num_burnin", least=0)
-    data, chosen, batch_size = batches.data_and_stream(
-        kernel.posterior, data, stream, batch_size, kernel.traits.batches,
-        kernel.traits.batches_per_step,
-    )  # fmt: skip
-    start_keys, _, _ = derive(_copied(key), num_chains)
-    start = jax.tree.map(lambda x: x[0], positions(start_keys, kernel, params, data)[0])
-    return choose(
-        jax.random.fold_in(key, 2**31 - 1), kernel, start, data, chosen, batch_size, num_burnin
-    )
+    return [int(c) for c in np.flatnonzero(shares < tuning.measured["acceptance"] / 10)]  # type: ignore[index]
 
 
 def resume(
@@ -231,7 +207,7 @@ def _thaw(
     if kernel is None:
         raise ValueError("kernel: got None; a loaded run needs the kernel that made it")
     if is_untuned(kernel) and run.tuning is not None:
-        kernel = with_choice(kernel, run.tuning)
+        kernel = with_tuning(kernel, run.tuning)
     if describe.fingerprint(kernel) != saved.fingerprint:
         raise ValueError("kernel: its numbers or sub-steps are not those that made this run")
     if params is None:
