@@ -106,11 +106,14 @@ def samplers(posterior: Any, params: Any, data: Any, steps: int) -> dict[str, tu
     for name, block in (("amagold", sgmcmc.amagold), ("sggmc", sgmcmc.sggmc)):
         kernel = block(posterior, step, 10)
         rows = kernel.num_steps + kernel.rows_beside
-        made[f"{name}, 10 steps"] = (kernel, Price(kernel.gradient_evaluations, rows, 1.0, rare))
+        made[f"{name}, 10 steps"] = (
+            kernel,
+            Price(kernel.traits.gradient_evaluations, rows, 1.0, rare),
+        )
     inner = sgmcmc.baoab(posterior, h)
     exchange = sgmcmc.replica_exchange(inner, (1.0, 2.0), swap_every=10)
     made["replica exchange, 2 × 10 BAOAB"] = (
-        exchange, Price(exchange.gradient_evaluations, 2 * 10 * inner.plan.num_normals, 0.0, 0.05)
+        exchange, Price(exchange.traits.gradient_evaluations, 2 * 10 * inner.plan.num_normals, 0.0, 0.05)
     )  # fmt: skip
     made["mala"] = (sgmcmc.mala(posterior, step), Price(0.0, 1.0, 0.0, rare, 1.0))
     made["hmc, 5 steps"] = (sgmcmc.hmc(posterior, h, 5), Price(0.0, 1.0, 0.0, rare / 2, 5.0))

@@ -85,7 +85,7 @@ def samplers():
     exchange = sgmcmc.replica_exchange(
         sgmcmc.baoab(target, EXCHANGE_STEP, friction=FRICTION), TEMPERATURES, swap_every=SWAP_EVERY
     )
-    groups = int(STEPS // exchange.gradient_evaluations)
+    groups = int(STEPS // exchange.traits.gradient_evaluations)
     return {
         "cyclical SGLD": (sgmcmc.sgld(target, ours), STEPS),
         "cyclical SGLD, 30 cycles": (sgmcmc.sgld(target, theirs), STEPS),

@@ -44,7 +44,7 @@ class AbstractClock(eqx.Module):
         """Whether it was made with `step_size=None`, and no step is chosen yet."""
         return False
 
-    def init(self, position: PyTree) -> ClockState:
+    def init(self, position: PyTree = ()) -> ClockState:
         """The first state: no step made, and what an adaptive clock remembers."""
         return ClockState(jnp.zeros((), jnp.int32))
 

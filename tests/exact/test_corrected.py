@@ -45,7 +45,7 @@ def make(name, step_size=0.2):
 
 
 def run(kernel, **options):
-    batch = {} if kernel.name in FULL else {"batch_size": 4}
+    batch = {} if kernel.traits.name in FULL else {"batch_size": 4}
     arguments = {"num_chains": 3, "num_burnin": 5, "num_samples": 12, "progress": False}
     return sgmcmc.sample(
         jax.random.key(1), kernel, START, DATA, **{**batch, **arguments, **options}
