@@ -5,6 +5,8 @@ must be what it was within 5 standard errors (false alarms of a test: below 1e-5
 run 1,500 pairs; the tolerance is the row's own, ±.01, at more than 4 standard errors.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
