@@ -25,6 +25,14 @@ import optax
 import sgmcmc
 from sgmcmc import diagnostics, models
 
+__all__ = [
+    "PRIOR_SCALE",
+    "SIZES",
+    "Digits",
+    "digits",
+    "main",
+]
+
 SIZES, PRIOR_SCALE, CLASSES = (64, 64, 64, 10), 1.0, 10
 
 MAP_BATCH, MAP_RATE = 64, 1e-3
@@ -258,6 +266,11 @@ def run_sampler(
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Fits, samples, judges, prints the table and draws; 1 if something asked is missed.
+
+    Args:
+        arguments: those of the command line, `sys.argv[1:]` by default.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder for pictures")
     parser.add_argument("--seed", type=int, default=0)
@@ -288,6 +301,11 @@ def main(arguments: list[str] | None = None) -> int:
     for line in missed:
         print(f"MISSED {line}", file=sys.stderr)
     return 1 if missed else 0
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__
 
 
 if __name__ == "__main__":

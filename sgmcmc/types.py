@@ -9,6 +9,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
+__all__ = [
+    "Array",
+    "Batch",
+    "Blocks",
+    "ClockState",
+    "Info",
+    "Key",
+    "PyTree",
+    "State",
+]
+
 Array: TypeAlias = jax.Array
 
 PyTree: TypeAlias = Any
@@ -98,3 +109,8 @@ class Info(NamedTuple):
     acceptance: Array | None = None
     clipped: Array | None = None
     elapsed: Array | None = None
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__
