@@ -76,7 +76,7 @@ FAIR = {
     ("nn", "*"): "jax.nn's activations, by name",
     ("optimizer", "*"): "optax transformations",
     ("optimiser", "*"): "optax transformations",
-    ("part", "to_evaluate"): "optax states",
+    ("part", "*"): "optax states; fields of any equinox module",
     ("algorithm", "*"): "BlackJAX algorithms",
     ("theirs", "*"): "BlackJAX states",
     ("info", "acceptance_rate"): "BlackJAX infos",
