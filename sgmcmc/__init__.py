@@ -22,7 +22,6 @@ from sgmcmc._posterior import Posterior
 from sgmcmc._version import __version__
 from sgmcmc.exact import amagold, hmc, mala, sggmc
 from sgmcmc.kernels import (
-    Kernel,
     aboba,
     babo,
     baoab,
@@ -53,7 +52,6 @@ __all__ = [
     "Batch",
     "Blocks",
     "Info",
-    "Kernel",
     "NonFiniteError",
     "Posterior",
     "Run",

@@ -1,13 +1,9 @@
-"""Kernels for others' loops, and others' kernels for ours (BlackJAX's interface).
-
-`bind` gives `init(position, rng_key)` and `step(rng_key, state)`, the two functions of a
-`blackjax.SamplingAlgorithm`; `from_blackjax` turns such an algorithm into a kernel.
-"""
+"""Kernels for others' loops, and others' kernels for ours (BlackJAX's interface)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,8 +11,10 @@ import jax.numpy as jnp
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
+from sgmcmc.kernels._base import AbstractKernel, Traits, require_kernel
 from sgmcmc.loop._chunk import refreshed
 from sgmcmc.streams import _source as batches
+from sgmcmc.streams._streams import Stream
 from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State
 
 
@@ -37,19 +35,33 @@ class SamplingAlgorithm(NamedTuple):
     step: Callable[..., Any]
 
 
-def bind(kernel: Any, data: PyTree, batch_size: int | None, stream: Any) -> Any:
-    """A kernel with its data, as a `blackjax.SamplingAlgorithm` where BlackJAX is installed.
+def to_blackjax(
+    kernel: AbstractKernel,
+    data: PyTree = None,
+    *,
+    batch_size: int | None = None,
+    stream: str | Stream = "reshuffled",
+) -> Any:
+    """A kernel with its data as a `blackjax.SamplingAlgorithm`, for loops that pass no batch.
 
     Args:
         kernel: any kernel of this library.
         data, batch_size, stream: as in `sgmcmc.sample`.
 
     Returns:
-        A pair of functions; the state's `position` is the recorded one. Batches come from a
-        stream of the state's own, keyed by `init`'s key; the loop passes none.
+        `init(position, rng_key)` and `step(rng_key, state)`, a pair of the same two functions
+        where BlackJAX is not installed. The state's `position` is the recorded one. Batches come
+        from a stream of the state's own, keyed by `init`'s key.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
     """
-    data, chosen, batch_size = batches.data_and_stream(kernel, data, stream, batch_size)
-    source = batches.source(chosen, batch_size, data, kernel)
+    require_kernel(kernel)
+    traits = kernel.traits
+    data, chosen, batch_size = batches.data_and_stream(
+        kernel.posterior, data, stream, batch_size, traits.batches, traits.batches_per_step
+    )
+    source = kernel.source(chosen, batch_size, data)
 
     def init(position: PyTree, rng_key: Key) -> BoundState:
         state_key, stream_key = jax.random.split(rng_key)
@@ -73,16 +85,20 @@ def bind(kernel: Any, data: PyTree, batch_size: int | None, stream: Any) -> Any:
     return TheirAlgorithm(init, step)
 
 
-class BlackjaxKernel(eqx.Module):
+class BlackjaxKernel(AbstractKernel):
     """A kernel of this library's contract around a BlackJAX algorithm."""
 
     begin: Callable[..., Any]
     advance: Callable[..., Any]
     name: str = eqx.field(static=True)
     gradient_evaluations: float = eqx.field(static=True)
-    order: int = eqx.field(static=True, default=0)
-    batches_per_step: int = eqx.field(static=True, default=1)
-    refresh_every: int | None = eqx.field(static=True, default=None)
+
+    posterior: ClassVar[None] = None
+    clock: ClassVar[None] = None
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(self.name, order=0, gradient_evaluations=self.gradient_evaluations)
 
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
         checks.require_floating(position, "params")
@@ -103,12 +119,6 @@ class BlackjaxKernel(eqx.Module):
         acceptance = getattr(info, "acceptance_rate", None)
         report = Info(theirs.position, one, one, energy, zero, zero, finite, acceptance)
         return State(theirs.position, (), (), (), clock, theirs), report
-
-    def step(self, rng_key: Key, state: State, batch: PyTree = None) -> tuple[State, Info]:
-        return self.drive(self.draw(rng_key, state), state, batch)
-
-    def refresh(self, state: State, data: PyTree) -> State:
-        return state
 
 
 def from_blackjax(

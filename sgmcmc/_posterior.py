@@ -21,7 +21,7 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_data
 from sgmcmc._tree import leading_axis, sum_over_blocks, widened
-from sgmcmc.types import Array, Batch, PyTree
+from sgmcmc.types import Array, Batch, PyTree, as_batch
 
 
 class Posterior(eqx.Module):
@@ -52,21 +52,20 @@ class Posterior(eqx.Module):
 
     def __init__(
         self,
-        log_likelihood: Callable[[PyTree, PyTree], Array],
+        log_likelihood: Callable[[PyTree, PyTree], Array] | None,
         log_prior: Callable[[PyTree], Array],
         *,
-        data_size: int,
+        data_size: int | None,
         likelihood_power: float | Array = 1.0,
     ) -> None:
-        if isinstance(data_size, bool) or not hasattr(data_size, "__index__"):
-            raise TypeError(f"data_size: got {data_size!r}; expected an integer ≥ 1")
-        if int(data_size) < 1:
-            raise ValueError(f"data_size: got {data_size}; expected an integer ≥ 1")
-        self.log_likelihood = trees.as_callable(log_likelihood, "log_likelihood")
+        if log_likelihood is not None or data_size is not None:
+            log_likelihood = trees.as_callable(log_likelihood, "log_likelihood")
+            data_size = checks.count(data_size, "data_size")
+        self.log_likelihood = log_likelihood
         self.log_prior = trees.as_callable(log_prior, "log_prior")
         self.likelihood_power = _power(likelihood_power)
         self.center, self.precision = None, None
-        self.data_size = int(data_size)
+        self.data_size = data_size
 
     @classmethod
     def from_log_density(cls, log_density: Callable[[PyTree], Array]) -> Posterior:
@@ -74,17 +73,18 @@ class Posterior(eqx.Module):
 
         Sample it with `sgmcmc.sample(key, kernel, params)`.
         """
-        self = object.__new__(cls)
-        for name, value in {
-            "log_likelihood": None,
-            "log_prior": trees.as_callable(log_density, "log_density"),
-            "likelihood_power": _power(1.0),
-            "center": None,
-            "precision": None,
-            "data_size": None,
-        }.items():
-            object.__setattr__(self, name, value)
-        return self
+        return cls(None, trees.as_callable(log_density, "log_density"), data_size=None)
+
+    # By identity, so that `jax.jit` takes the bound methods; its numbers are arguments' leaves.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is a likelihood, and so data; not so for `from_log_density`."""
+        return self.log_likelihood is not None
 
     def with_likelihood_power(self, power: float | Array) -> Posterior:
         """The same posterior with the log likelihood multiplied by `power` ≥ 0."""
@@ -120,9 +120,17 @@ class Posterior(eqx.Module):
             ValueError: a batch is missing, or `log_likelihood` returns another shape than (n,).
         """
         energy = self.prior_potential(params)
-        if self.log_likelihood is None:
+        if not self.has_data:
             return energy
         return energy + self.data_potential(params, batch)
+
+    def check_shapes(self, params: PyTree, data: PyTree, batch_size: int) -> None:
+        """Trace `potential` once on a batch of `data`, so that errors come before anything runs.
+
+        Raises:
+            ValueError: `log_likelihood` or `log_prior` returns another shape than it should.
+        """
+        eqx.filter_eval_shape(self.potential, params, batch_shape(data, batch_size))
 
     def prior_potential(self, params: PyTree) -> Array:
         """U₀(θ), the part of U without data: −log p(θ), and the pull of a localised posterior."""
@@ -155,12 +163,11 @@ class Posterior(eqx.Module):
             block_size: examples evaluated at a time, which bounds the memory.
         """
         log_prior = _scalar(self.log_prior(params), "log_prior") - self._pull(params)
-        if self.log_likelihood is None:
+        if not self.has_data:
             return log_prior
         if data is None:
             raise ValueError("data: got None; this posterior has a likelihood and needs its data")
-        if isinstance(block_size, bool) or not hasattr(block_size, "__index__") or block_size < 1:
-            raise ValueError(f"block_size: got {block_size!r}; expected an integer ≥ 1")
+        checks.count(block_size, "block_size")
         check_data(data, self.data_size)
         total = sum_over_blocks(self._log_likelihoods, params, data, block_size)
         return log_prior + self.likelihood_power.astype(total.dtype) * total
@@ -177,10 +184,9 @@ class Posterior(eqx.Module):
         return values
 
     def _log_likelihood_sum(self, params: PyTree, batch: Any) -> tuple[Array, Array | int]:
+        batch = as_batch(batch)
         if batch is None:
             raise ValueError("data: got None; this posterior has a likelihood and needs its data")
-        if not isinstance(batch, Batch):
-            batch = Batch(batch)
         values = widened(self._log_likelihoods(params, batch.data))
         if batch.mask is None:
             return jnp.sum(values), values.shape[0]
@@ -220,10 +226,3 @@ def batch_shape(data: PyTree, batch_size: int) -> Any:
         return None
     rows = lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)  # noqa: E731
     return Batch(jax.tree.map(rows, data))
-
-
-def log_density_shape(kernel: Any, params: PyTree, data: PyTree, batch_size: int) -> None:
-    """Trace the potential once, so that a wrong shape is an error before anything runs."""
-    posterior = getattr(kernel, "posterior", None)
-    if isinstance(posterior, Posterior):
-        eqx.filter_eval_shape(posterior.potential, params, batch_shape(data, batch_size))

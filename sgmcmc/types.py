@@ -5,7 +5,7 @@ They hold arrays only, so that they jit, vmap, shard and save without further ad
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 
@@ -25,6 +25,9 @@ Array: TypeAlias = jax.Array
 PyTree: TypeAlias = Any
 
 Key: TypeAlias = jax.Array
+# Which streams of batches an estimator or a kernel bears: any; all data every step; batches that
+# are independent of all before; or those whose blocks have the same law read backwards.
+Batches: TypeAlias = Literal["any", "all data", "independent", "reversible"]
 
 
 class Batch(NamedTuple):
@@ -43,6 +46,11 @@ class Batch(NamedTuple):
     index: Array | None = None  # type: ignore[assignment]  # hides tuple.index
     mask: Array | None = None
     share: Array | None = None
+
+
+def as_batch(batch: PyTree) -> Batch | None:
+    """A pytree of arrays as a `Batch` of all its rows; a `Batch`, or None, as it is."""
+    return batch if batch is None or isinstance(batch, Batch) else Batch(batch)
 
 
 class Blocks(NamedTuple):

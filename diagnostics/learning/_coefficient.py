@@ -238,7 +238,7 @@ def _check(
 ) -> None:
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
-    if posterior.log_likelihood is None or data is None:
+    if not posterior.has_data or data is None:
         raise ValueError(
             "data: a learning coefficient needs a likelihood and its n examples; got a target "
             "without them"

@@ -225,7 +225,7 @@ def curvature_of(
     checks.count(block_size, "block_size", least=1)
     wide = lambda x: jnp.asarray(x, jnp.promote_types(jnp.asarray(x).dtype, jnp.float32))  # noqa: E731
     params = jax.tree.map(wide, params)
-    if posterior.log_likelihood is None:
+    if not posterior.has_data:
         if data is not None:
             raise ValueError("data: this posterior has no likelihood; allowed: None")
         if of not in (None, "potential") or curvature != "hessian":

@@ -67,7 +67,7 @@ def kernels(posterior) -> dict:
     replicas = lambda h, f: sgmcmc.replica_exchange(  # noqa: E731
         sgmcmc.baoab(posterior, h, friction=f), (1.0, 1.5), swap_every=10
     )
-    clock = lambda h: sgmcmc.clocks.samadams(h, alpha=10.0)  # noqa: E731
+    clock = lambda h: sgmcmc.clocks.adaptive(h, alpha=10.0)  # noqa: E731
     return {
         "samadams": (lambda h, f: sgmcmc.samadams(posterior, clock(h), friction=f), 5),
         "sa_sghmc": (lambda h, f: sgmcmc.sa_sghmc(posterior, clock(h), friction=f), 5),

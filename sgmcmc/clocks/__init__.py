@@ -7,14 +7,14 @@ so that weighted averages are averages over physical time.
     scheduled(f)                    h_k = f(k)
     decreasing(h, offset, power)    h_k = h (1 + k/b)^{−γ}
     cyclical(h, num_cycles, …)      h_k = (h/2) (cos(π r_k) + 1), r_k the place in the cycle
-    samadams(Δτ, …)                 ψ(ζ) Δτ, ζ the recent size of the gradient
+    adaptive(Δτ, …)                 ψ(ζ) Δτ, ζ the recent size of the gradient
 
 k counts all steps from 0, burn-in included.
 """
 
 from sgmcmc._schedule import Constant, Rate, Schedule, as_rate
-from sgmcmc.clocks._adaptive import SA_SGLD_CODE, SAMADAMS_CODE, AdaptiveClock, samadams
-from sgmcmc.clocks._base import Clock
+from sgmcmc.clocks._adaptive import SA_SGLD_CODE, SAMADAMS_CODE, AdaptiveClock, adaptive
+from sgmcmc.clocks._base import AbstractClock, Clock
 from sgmcmc.clocks._schedules import (
     CyclicalClock,
     EqualClock,
@@ -28,6 +28,7 @@ from sgmcmc.clocks._schedules import (
 __all__ = [
     "SAMADAMS_CODE",
     "SA_SGLD_CODE",
+    "AbstractClock",
     "AdaptiveClock",
     "Clock",
     "Constant",
@@ -35,11 +36,11 @@ __all__ = [
     "EqualClock",
     "Rate",
     "Schedule",
+    "adaptive",
     "as_clock",
     "as_rate",
     "cyclical",
     "decreasing",
     "fixed",
-    "samadams",
     "scheduled",
 ]

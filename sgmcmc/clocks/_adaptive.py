@@ -15,7 +15,6 @@ draws are not (Leimkuhler, Lohmann and Whalley 2025, arXiv 2504.18911).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -26,25 +25,27 @@ import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Constant, as_rate
-from sgmcmc.clocks._base import Clock, Untuned
+from sgmcmc._schedule import Constant, Rate, as_rate
+from sgmcmc.clocks._base import AbstractClock, Clock, nominal, ticked
 from sgmcmc.types import Array, ClockState, PyTree
 
 FORMS = ("sum", "ratio")
 
 # What the authors' published code sets by default; see the page "Choosing a step size".
+_SHARED = {"alpha": 1.0, "power": 0.25, "exponent": 2.0}
 SAMADAMS_CODE: Mapping[str, Any] = MappingProxyType(
-    {"alpha": 1.0, "m": 0.1, "M": 10.0, "r": 0.25, "s": 2.0, "scale": 1.0, "form": "sum"}
+    {**_SHARED, "shortest": 0.1, "longest": 10.0, "scale": 1.0, "form": "sum"}
 )
 
 SA_SGLD_CODE: Mapping[str, Any] = MappingProxyType(
-    {"alpha": 1.0, "m": 1e-6, "M": 1.0, "r": 0.25, "s": 2.0, "scale": 5e4, "form": "ratio"}
+    {**_SHARED, "shortest": 1e-6, "longest": 1.0, "scale": 5e4, "form": "ratio"}
 )
 
 
-class AdaptiveClock(Clock):
-    """Steps ψ(ζ) Δτ; `step_size` is Δτ. See `samadams`."""
+class AdaptiveClock(AbstractClock):
+    """Steps ψ(ζ) Δτ; `step_size` is Δτ. See `adaptive`."""
 
+    step_size: Rate
     alpha: Array
     shortest: Array
     longest: Array
@@ -60,11 +61,37 @@ class AdaptiveClock(Clock):
     def adaptive(self) -> bool:
         return True
 
-    def begin(self, position: PyTree) -> ClockState:
+    @property
+    def splits_leaves(self) -> bool:
+        return self.per_leaf
+
+    def init(self, position: PyTree) -> ClockState:
         """The first state; ζ is one number, or one for each leaf."""
         start = self.start.astype(trees.accumulator_dtype(position))
         memory = jax.tree.map(lambda _: start, position) if self.per_leaf else start
-        return self.init()._replace(memory=memory)
+        return ClockState(jnp.zeros((), jnp.int32), memory)
+
+    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
+        """(Δτ, Δτ over the first, next state); the letter Z makes dt and weight of it."""
+        return ticked(self.step_size, state)
+
+    def pace(self, memory: PyTree, dt: Array) -> Any:
+        """ψ(ζ) Δτ, for each leaf where each has its own clock."""
+        if not self.per_leaf:
+            return self.factor(memory) * dt
+        return jax.tree.map(lambda factor: dt * factor, self.factor(memory))
+
+    def account(
+        self, before: ClockState, memory: PyTree, overdamped: bool
+    ) -> tuple[Array, Array]:
+        """(time, weight): the weight is ψ where the word records; the time that of its letters.
+
+        Overdamped, the draw is the position that the step is about to leave.
+        """
+        step, share = nominal(self.step_size, before.count)
+        weight = self.weight(memory)
+        factor = weight if overdamped else self.weight(before.memory)
+        return factor * step, weight * share
 
     def factor(self, memory: PyTree) -> PyTree:
         """ψ(ζ): m (ζ^r + M)/(ζ^r + m), or as "ratio" m (ζ^r + M/m)/(ζ^r + 1)."""
@@ -118,42 +145,35 @@ class AdaptiveClock(Clock):
                 )
 
 
-class UntunedClock(Untuned, AdaptiveClock):
-    """An adaptive clock made with `step_size=None`, until `sample` has chosen Δτ."""
-
-    def at(self, step_size: float) -> AdaptiveClock:
-        """The clock with the Δτ that was chosen."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return AdaptiveClock(**{**own, "step_size": super().at(step_size).step_size})
-
-
-def samadams(
+def adaptive(
     step_size: Any,
     *,
     alpha: float | Array = 1.0,
-    m: float | Array = 0.1,
-    M: float | Array = 10.0,
-    r: float | Array = 0.25,
-    s: float | Array = 2.0,
+    shortest: float | Array = 0.1,
+    longest: float | Array = 10.0,
+    power: float | Array = 0.25,
+    exponent: float | Array = 2.0,
     scale: float | Array | None = None,
     monitor: Callable[[PyTree], Any] | None = None,
     form: str = "sum",
     start: float | Array | None = None,
     per_leaf: bool = False,
-) -> AdaptiveClock:
+) -> AbstractClock:
     """The adaptive clock of `sgmcmc.samadams` and `sgmcmc.sa_sgld` (arXiv 2504.18911, 2511.11666).
 
     Steps lie between m Δτ and M Δτ and shrink as ζ, the recent mean of ‖∇U‖^s/Ω, grows. The
     papers' defaults conflict; these were chosen so that ζ is of order 1 where a gradient has
     entries of order 1, whatever the number of parameters. `clocks.SAMADAMS_CODE` and
-    `clocks.SA_SGLD_CODE` have those of the papers' codes: `samadams(h, **SA_SGLD_CODE)`.
+    `clocks.SA_SGLD_CODE` have those of the papers' codes: `adaptive(h, **SA_SGLD_CODE)`.
 
     Args:
         step_size: Δτ > 0, a number or a schedule of the step index; None: `sample` chooses it.
         alpha: α > 0, in 1/τ: ζ remembers 1/α of τ; its mean level is E[g]/α.
-        m, M: 0 < m ≤ M, the bounds of ψ. With m = M the clock is fixed, at m Δτ.
-        r: ζ's power, > 0: how sharply ψ falls, from M to m, around its crossover.
-        s: the power of the gradient's norm, > 0: 2 its square (default), 1 the norm itself.
+        shortest, longest: m and M, 0 < m ≤ M, the bounds of ψ. With m = M the clock is fixed,
+            at m Δτ.
+        power: r > 0, ζ's power: how sharply ψ falls, from M to m, around its crossover.
+        exponent: s > 0, the power of the gradient's norm: 2 its square (default), 1 the norm
+            itself.
         scale: Ω > 0; default the number of parameters (those of the leaf, if `per_leaf`).
         monitor: in the place of ‖∇U‖^s/Ω, a function of the gradient (a pytree like the
             parameters, of U, not of the mean loss) that returns one number ≥ 0.
@@ -171,57 +191,94 @@ def samadams(
     """
     if form not in FORMS:
         raise ValueError(f"form: got {form!r}; allowed: {', '.join(FORMS)}")
-    lower, upper = positive(m, "m"), positive(M, "M")
+    lower, upper = positive(shortest, "shortest"), positive(longest, "longest")
     known = not any(isinstance(x, jax.core.Tracer) for x in (lower, upper))
     if known and bool(jnp.any(lower > upper)):
-        raise ValueError(f"m: got {m}, above M = {M}; expected m ≤ M")
-    power = positive(r, "r")
+        raise ValueError(f"shortest: got {shortest}, above longest = {longest}; expected m ≤ M")
+    sharpness = positive(power, "power")
     if start is None:
         # ψ = 2m, solved for ζ^r in either form.
         reach = upper - 2 * lower if form == "sum" else upper / lower - 2
-        begin = jnp.where(reach > 0, jnp.where(reach > 0, reach, 1.0) ** (1 / power), 1.0)
+        begin = jnp.where(reach > 0, jnp.where(reach > 0, reach, 1.0) ** (1 / sharpness), 1.0)
     else:
         begin = jnp.asarray(start, dtype=float)
         check_range(begin, "start", above_zero=False)
     if monitor is not None and (scale is not None or per_leaf):
         raise ValueError("monitor: got one beside scale or per_leaf; expected one of them")
-    untuned = step_size is None
-    kind = UntunedClock if untuned else AdaptiveClock
-    step = Constant(jnp.asarray(jnp.nan, dtype=float))
-    return kind(
-        step_size=step if untuned else as_rate(step_size, "step_size", above_zero=True),
+    step: Rate = Constant(jnp.asarray(jnp.nan, dtype=float))
+    if step_size is not None:
+        step = as_rate(step_size, "step_size", above_zero=True)
+    clock = AdaptiveClock(
+        step_size=step,
         alpha=positive(alpha, "alpha"),
         shortest=lower,
         longest=upper,
-        power=power,
-        exponent=positive(s, "s"),
+        power=sharpness,
+        exponent=positive(exponent, "exponent"),
         scale=None if scale is None else positive(scale, "scale"),
         start=begin,
         monitor=None if monitor is None else trees.as_callable(monitor, "monitor"),
         form=form,
         per_leaf=per_leaf,
     )
+    return Untuned(clock) if step_size is None else clock
 
 
-def as_adaptive(step_size: Any) -> AdaptiveClock:
-    """An adaptive clock from one, or `samadams` with its defaults from a number, schedule or None.
+class Untuned(AbstractClock):
+    """No step yet, `step_size=None`. `template`: the adaptive clock whose Δτ is to be chosen;
+    None: a plain clock.
+    """
+
+    template: AdaptiveClock | None = None
+
+    @property
+    def step_size(self) -> Constant:  # type: ignore[override]
+        return Constant(jnp.asarray(jnp.nan, dtype=float))
+
+    @property
+    def adaptive(self) -> bool:
+        return self.template is not None
+
+    @property
+    def splits_leaves(self) -> bool:
+        return self.template is not None and self.template.per_leaf
+
+    @property
+    def untuned(self) -> bool:
+        return True
+
+    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
+        raise ValueError(
+            "step_size: None is chosen by sgmcmc.sample or sgmcmc.tune, from the data; to make "
+            "steps yourself give a number, a schedule or a clock"
+        )
+
+    def check(self, position: PyTree) -> None:
+        if self.template is not None:
+            self.template.check(position)
+
+    def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
+        """There is nothing to check yet."""
+
+    def at(self, step_size: float) -> AbstractClock:
+        """The clock with the step (Δτ) that was chosen."""
+        chosen = Constant(jnp.asarray(step_size, dtype=float))
+        if self.template is None:
+            return Clock(chosen)
+        return eqx.tree_at(lambda c: c.step_size, self.template, chosen)
+
+
+def as_adaptive(step_size: Any) -> AbstractClock:
+    """An adaptive clock from one, or `adaptive` with its defaults from a number, schedule or None.
 
     Raises:
         TypeError: another kind of clock.
     """
-    if isinstance(step_size, AdaptiveClock):
-        return step_size
-    if isinstance(step_size, Clock):
+    if not isinstance(step_size, AbstractClock):
+        return adaptive(step_size)
+    if not step_size.adaptive:
         raise TypeError(
             f"step_size: got {type(step_size).__name__}; expected a number or schedule for Δτ, "
-            "or clocks.samadams(…)"
+            "or clocks.adaptive(…)"
         )
-    return samadams(step_size)
-
-
-def nominal(clock: AdaptiveClock, count: Array) -> tuple[Array, Array]:
-    """Δτ of step `count`, and its share of the first Δτ."""
-    step = clock.step_size(count)
-    if isinstance(clock.step_size, Constant):
-        return step, jnp.ones_like(step)
-    return step, step / clock.step_size(jnp.zeros_like(count))
+    return step_size

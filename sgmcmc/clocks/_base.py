@@ -1,34 +1,63 @@
-"""The clock that all clocks are made from: a step size, constant or a schedule."""
+"""The contract of a clock, and the plain one: a step size, constant or a schedule."""
 
-from __future__ import annotations
+from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
+from equinox import AbstractVar
 
 from sgmcmc._schedule import Constant, Rate, Schedule, check_steps
-from sgmcmc.types import Array, ClockState
+from sgmcmc.types import Array, ClockState, PyTree
 
 
-class Clock(eqx.Module):
-    """The pace set by a step size: constant, or a schedule of the step index."""
+class AbstractClock(eqx.Module):
+    """The pace of time: each step's dt, and each draw's weight. `tick` alone must be given.
 
-    step_size: Rate
+    See `sgmcmc/clocks/README.md` for how to add one.
+    """
+
+    step_size: AbstractVar[Rate]
+
+    @abstractmethod
+    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
+        """(dt, weight, next state) of the step that begins now."""
 
     @property
     def adaptive(self) -> bool:
         """Whether its pace follows the gradient, so that a word needs its letter Z."""
         return False
 
-    def init(self) -> ClockState:
+    @property
+    def splits_leaves(self) -> bool:
+        """Whether `pace` gives each leaf of the parameters a dt of its own."""
+        return False
+
+    @property
+    def untuned(self) -> bool:
+        """Whether it was made with `step_size=None`, and no step is chosen yet."""
+        return False
+
+    def init(self, position: PyTree) -> ClockState:
+        """The first state: no step made, and what an adaptive clock remembers."""
         return ClockState(jnp.zeros((), jnp.int32))
 
-    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(dt, weight, next state) of the step that begins now."""
-        following = state._replace(count=state.count + 1)
-        dt = self.step_size(state.count)
-        if isinstance(self.step_size, Constant):
-            return dt, jnp.ones_like(dt), following
-        return dt, dt / self.step_size(jnp.zeros_like(state.count)), following
+    def pace(self, memory: PyTree, dt: Array) -> Array:
+        """The dt of the sub-steps that begin with `memory`, out of the nominal `dt`."""
+        return dt
+
+    def flow(self, memory: PyTree, gradient: PyTree, t: Array) -> PyTree:
+        """The memory of an adaptive clock after t, at a gradient that stands still."""
+        return memory
+
+    def account(
+        self, before: ClockState, memory: PyTree, overdamped: bool
+    ) -> tuple[Array, Array]:
+        """(the step's time, the draw's weight) of a step that left `memory` where it records."""
+        dt, weight, _ = self.tick(before)
+        return dt, weight
+
+    def check(self, position: PyTree) -> None:
+        """Raise a ValueError unless it fits `position`; called outside of jit."""
 
     def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
         """Raise a ValueError unless the step stays finite and above 0 over a whole run."""
@@ -36,18 +65,26 @@ class Clock(eqx.Module):
             check_steps(self.step_size, num_burnin + num_samples * thinning)
 
 
-class Untuned(Clock):
-    """The clock of a kernel made with `step_size=None`, until `sample` has chosen one."""
+class Clock(AbstractClock):
+    """The pace set by a step size: constant, or a schedule of the step index."""
+
+    step_size: Rate
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        raise ValueError(
-            "step_size: None is chosen by sgmcmc.sample, from the data; to make steps yourself "
-            "give a number, a schedule or a clock"
-        )
+        """(dt, weight, next state) of the step that begins now."""
+        return ticked(self.step_size, state)
 
-    def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
-        pass
 
-    def at(self, step_size: float) -> Clock:
-        """The clock with the step that was chosen."""
-        return Clock(Constant(jnp.asarray(step_size, dtype=float)))
+def ticked(step_size: Rate, state: ClockState) -> tuple[Array, Array, ClockState]:
+    """(h_k, h_k/h_0, next state) at step k of a step size."""
+    following = state._replace(count=state.count + 1)
+    dt, weight = nominal(step_size, state.count)
+    return dt, weight, following
+
+
+def nominal(step_size: Rate, count: Array) -> tuple[Array, Array]:
+    """h_k and its share h_k/h_0; exactly 1 for a constant."""
+    dt = step_size(count)
+    if isinstance(step_size, Constant):
+        return dt, jnp.ones_like(dt)
+    return dt, dt / step_size(jnp.zeros_like(count))

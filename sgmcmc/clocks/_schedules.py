@@ -22,30 +22,34 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Constant, Rate, Schedule, as_rate
-from sgmcmc.clocks._base import Clock, Untuned
+from sgmcmc._schedule import Rate, Schedule, as_rate
+from sgmcmc.clocks._adaptive import Untuned
+from sgmcmc.clocks._base import AbstractClock, Clock, ticked
 from sgmcmc.types import Array, ClockState
 
 
-class EqualClock(Clock):
+class EqualClock(AbstractClock):
     """A schedule all of whose draws weigh 1."""
+
+    step_size: Rate
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
         """(dt, 1, next state) of the step that begins now."""
-        dt, weight, following = super().tick(state)
+        dt, weight, following = ticked(self.step_size, state)
         return dt, jnp.ones_like(weight), following
 
 
-class CyclicalClock(Clock):
+class CyclicalClock(AbstractClock):
     """Cosine cycles of `length` steps; draws of a cycle's first part weigh 0. See `cyclical`."""
 
+    step_size: Rate
     length: Array
     exploration: Array
     weights: str = eqx.field(static=True)
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
         """(dt, weight, next state) of the step that begins now."""
-        dt, weight, following = super().tick(state)
+        dt, weight, following = ticked(self.step_size, state)
         weight = jnp.ones_like(weight) if self.weights == "equal" else weight
         return dt, jnp.where(self.explores(state.count), 0, weight), following
 
@@ -206,7 +210,7 @@ def cyclical(
     return CyclicalClock(Schedule(_Cosine(initial, length)), length, share, weights)
 
 
-def as_clock(step_size: Any, *, adaptive: bool = False) -> Clock:
+def as_clock(step_size: Any, *, adaptive: bool = False) -> AbstractClock:
     """A clock from a float, a schedule, a clock or None (to be tuned); `adaptive`: for Z.
 
     Raises:
@@ -214,14 +218,14 @@ def as_clock(step_size: Any, *, adaptive: bool = False) -> Clock:
     """
     clock = step_size
     if step_size is None and not adaptive:
-        return Untuned(Constant(jnp.asarray(jnp.nan, dtype=float)))
-    if not isinstance(clock, Clock):
+        return Untuned()
+    if not isinstance(clock, AbstractClock):
         clock = Clock(as_rate(step_size, "step_size", above_zero=True))
     if clock.adaptive != adaptive:
         raise ValueError(
             "step_size: an adaptive clock and the letter Z need each other; allowed: "
             'sgmcmc.samadams, sgmcmc.sa_sgld, or langevin(word="ZBAOABZ") with '
-            "clocks.samadams(…), all others with a number, a schedule or another clock"
+            "clocks.adaptive(…), all others with a number, a schedule or another clock"
         )
     return clock
 

@@ -15,26 +15,26 @@ This holds if a block's batches, read backwards, have the law they have forwards
 density enters the ratio.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from equinox import AbstractClassVar
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Rate, as_rate
-from sgmcmc.clocks._base import Clock
+from sgmcmc.clocks._base import AbstractClock
 from sgmcmc.clocks._schedules import as_clock
-from sgmcmc.gradients._base import Estimator
-from sgmcmc.kernels._splitting import Pace, check_parts, friction_rate
-from sgmcmc.metrics._base import Metric
-from sgmcmc.streams import _streams as streams
+from sgmcmc.gradients._base import AbstractEstimator
+from sgmcmc.kernels._base import AbstractDynamics, Traits
+from sgmcmc.kernels._flows import Pace
+from sgmcmc.kernels._splitting import check_parts, friction_rate, require_constant
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.types import Array, Batch, Blocks, Info, Key, PyTree, State
 
 
@@ -54,7 +54,7 @@ class Proposal(NamedTuple):
     gradient_norm: Array
 
 
-class CorrectedKernel(eqx.Module):
+class AbstractCorrectedKernel(AbstractDynamics):
     """A block of steps and its Metropolis correction; `State.extra` holds U(θ) over all data.
 
     A subclass says how a block moves. `Info.energy` is U over all data at the recorded
@@ -62,39 +62,34 @@ class CorrectedKernel(eqx.Module):
     """
 
     posterior: Posterior
-    clock: Clock
+    clock: AbstractClock
     friction: Rate
     temperature: Rate
-    metric: Metric
-    gradient: Estimator
+    metric: AbstractMetric
+    gradient: AbstractEstimator
     num_steps: int = eqx.field(static=True)
     name: str = eqx.field(static=True)
     block_size: int = eqx.field(static=True)
 
-    order: ClassVar[int] = 2
     noise: ClassVar[str] = "gaussian"
-    refresh_every: ClassVar[int | None] = None
-    needs_data: ClassVar[bool] = True
-    full_energies: ClassVar[int] = 1
-    gradients_per_batch: ClassVar[int] = 1
-    rows_beside: ClassVar[int] = 0
+    gradients_per_batch: AbstractClassVar[int]
+    rows_beside: AbstractClassVar[int]
 
     @property
-    def batches_per_step(self) -> int:
-        return self.num_steps
-
-    @property
-    def gradient_evaluations(self) -> float:
-        """Minibatch gradients of a block; the one energy of all data is not in it.
-
-        A run counts that as N/(3n) more, n the batch size.
-        """
-        evaluations = getattr(self.gradient, "evaluations", 1)
-        return float(self.num_steps * self.gradients_per_batch * evaluations)
-
-    def check_stream(self, stream: streams.Stream, data_size: int, batch_size: int) -> None:
-        """Raise a ValueError unless blocks of this stream may be reversed."""
-        streams.require_reversible(stream, self.num_steps, data_size, batch_size)
+    def traits(self) -> Traits:
+        """A block's minibatch gradients; its one energy of all data counts as N/(3n) more."""
+        estimator = self.gradient.traits
+        evaluations = self.num_steps * self.gradients_per_batch * estimator.evaluations
+        return Traits(
+            name=self.name,
+            order=2,
+            gradient_evaluations=float(evaluations),
+            exact=True,
+            batches_per_step=self.num_steps,
+            needs_data=True,
+            full_energies=1,
+            batches="reversible" if estimator.batches == "any" else estimator.batches,
+        )
 
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
         """The first state: r ~ N(0, T), and U over all data.
@@ -103,10 +98,8 @@ class CorrectedKernel(eqx.Module):
             TypeError, ValueError: `position` is empty or not floating, the metric's shape is
                 not that of `position`, or `data` is missing.
         """
-        checks.require_floating(position, "params")
-        self.metric.check(position)
-        position = jax.tree.map(jnp.asarray, position)
-        clock = self.clock.init()
+        position = self.placed(position)
+        clock = self.clock.init(position)
         standard = noises.draw(rng_key, position, 1, "gaussian")
         spread = jnp.sqrt(self.temperature(clock.count))
         momentum = trees.scale(spread, noises.to_tree(standard[0], position))
@@ -130,7 +123,7 @@ class CorrectedKernel(eqx.Module):
         blocks = self._blocks(batch)
         dt, weight, clock = self.clock.tick(state.clock)
         count = state.clock.count
-        pace = Pace(dt, self.friction(count), self.temperature(count))
+        pace = Pace(dt, self.friction(count), self.temperature(count), self.metric, self.clock)
         proposal = self.propose(noise.normals, state, pace, blocks)
         energy = self._energy(proposal.position, blocks.data)
         change = energy - state.extra + proposal.work
@@ -160,21 +153,6 @@ class CorrectedKernel(eqx.Module):
         )
         return State(position, momentum, state.estimator, state.metric, clock, energy), info
 
-    def step(self, rng_key: Key, state: State, batch: Blocks | None = None) -> tuple[State, Info]:
-        """`drive(draw(rng_key, state), state, batch)`."""
-        return self.drive(self.draw(rng_key, state), state, batch)
-
-    def refresh(self, state: State, data: PyTree) -> State:
-        return state
-
-    def bind(
-        self, data: PyTree = None, batch_size: int | None = None, stream: Any = "reshuffled"
-    ) -> Any:
-        """This kernel with its data, for loops that pass no batch; see `sgmcmc.to_blackjax`."""
-        from sgmcmc._interop import bind
-
-        return bind(self, data, batch_size, stream)
-
     @abstractmethod
     def propose(self, normals: Array, state: State, pace: Pace, blocks: Blocks) -> Proposal:
         """The block's L steps."""
@@ -184,10 +162,10 @@ class CorrectedKernel(eqx.Module):
         return value.astype(trees.accumulator_dtype(position))
 
     def gradient_at(self, position: PyTree, batch: Any, estimator: PyTree) -> PyTree:
-        return self.gradient(self.posterior, position, batch, estimator)[1]
+        return self.gradient.estimate(self.posterior, position, batch, estimator)[1]
 
     def _blocks(self, batch: Any) -> Blocks:
-        if batch is None and self.posterior.log_likelihood is None:
+        if batch is None and not self.posterior.has_data:
             return Blocks(None, None)
         if not isinstance(batch, Blocks):
             raise ValueError(
@@ -227,6 +205,7 @@ def build(
     block_size: Any,
 ) -> Any:
     check_parts(posterior, metric, gradient, noise)
+    require_constant(metric)
     checks.count(num_steps, "num_steps", least=1)
     checks.count(block_size, "block_size", least=1)
     if noise != "gaussian":
@@ -234,9 +213,9 @@ def build(
             f"noise: got {noise!r}; allowed: 'gaussian', since the acceptance probability of "
             f"{name} is that of exact Gaussians"
         )
-    if getattr(gradient, "refresh_every", None) or getattr(gradient, "needs_fresh_batches", False):
+    if gradient.traits.remembers:
         raise ValueError(
-            f"gradient: got {type(gradient).__name__.lower()}, which remembers where the chain "
+            f"gradient: got {gradient.traits.name}, which remembers where the chain "
             "has been, so that a block cannot be reversed; allowed: minibatch, full, "
             "control_variate"
         )

@@ -20,44 +20,48 @@ from sgmcmc import _checks as checks
 from sgmcmc._interop import BlackjaxKernel, from_blackjax
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Rate, as_rate
-from sgmcmc.clocks._base import Clock
+from sgmcmc.clocks._base import AbstractClock
 from sgmcmc.clocks._schedules import as_clock
-from sgmcmc.gradients._base import Estimator
+from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import full
-from sgmcmc.kernels._splitting import check_parts
-from sgmcmc.metrics._base import Metric
+from sgmcmc.kernels._base import AbstractDynamics, Traits
+from sgmcmc.kernels._splitting import check_parts, require_constant
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import Dense, identity
-from sgmcmc.types import Array, Blocks, Info, Key, PyTree, State
+from sgmcmc.types import Array, Blocks, ClockState, Info, Key, PyTree, State
 
 
-class FullGradientKernel(eqx.Module):
+class AbstractFullGradientKernel(AbstractDynamics):
     """A BlackJAX algorithm on a posterior; `State.extra` is BlackJAX's own state."""
 
     posterior: Posterior
-    clock: Clock
+    clock: AbstractClock
     temperature: Rate
-    metric: Metric
-    gradient: Estimator
+    metric: AbstractMetric
+    gradient: AbstractEstimator
     name: str = eqx.field(static=True)
     block_size: int = eqx.field(static=True)
     num_steps: int = eqx.field(static=True, default=1)
 
-    order: ClassVar[int] = 0
-    batches_per_step: ClassVar[int] = 1
-    refresh_every: ClassVar[int | None] = None
-    needs_data: ClassVar[bool] = True
+    friction: ClassVar[None] = None
+    noise: ClassVar[str] = "gaussian"
 
     @property
-    def gradient_evaluations(self) -> float:
-        """Gradients of all data a step."""
-        return float(self.num_steps)
+    def traits(self) -> Traits:
+        """Its gradients are of all data."""
+        return Traits(
+            name=self.name,
+            order=0,
+            gradient_evaluations=float(self.num_steps),
+            exact=True,
+            needs_data=True,
+            batches="all data",
+        )
 
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
         """The first state; draws no momentum, which each step draws anew."""
-        checks.require_floating(position, "params")
-        self.metric.check(position)
-        position = jax.tree.map(jnp.asarray, position)
-        clock = self.clock.init()
+        position = self.placed(position)
+        clock = self.clock.init(position)
         state = self._bound(data, clock.count, position).init(position, rng_key)
         return state._replace(clock=clock)
 
@@ -76,24 +80,11 @@ class FullGradientKernel(eqx.Module):
         info = info._replace(weight=weight, time=self.num_steps * dt, energy=energy)
         return following._replace(clock=clock), info
 
-    def step(self, rng_key: Key, state: State, batch: Blocks | None = None) -> tuple[State, Info]:
-        """`drive(draw(rng_key, state), state, batch)`."""
-        return self.drive(self.draw(rng_key, state), state, batch)
-
-    def refresh(self, state: State, data: PyTree) -> State:
-        return state
-
-    def bind(self, data: PyTree = None) -> Any:
-        """This kernel with its data, for loops that pass no batch; see `sgmcmc.to_blackjax`."""
-        from sgmcmc._interop import bind
-
-        return bind(self, data, None, "full")
-
     def _bound(self, data: PyTree, count: Array, position: PyTree) -> BlackjaxKernel:
         """BlackJAX's algorithm at the numbers of step `count`; made while a step is traced."""
         temperature = self.temperature(count)
         density = Partial(_log_density, self.posterior, data, temperature, self.block_size)
-        dt = self.clock.tick(self.clock.init()._replace(count=count))[0]
+        dt = self.clock.tick(ClockState(count))[0]
         dtype = jax.tree.leaves(position)[0].dtype
         algorithm = self.algorithm(density, dt.astype(dtype), temperature.astype(dtype), position)
         return from_blackjax(algorithm, name=self.name)
@@ -103,7 +94,7 @@ class FullGradientKernel(eqx.Module):
         """A `blackjax.SamplingAlgorithm` of log density −U/T, `dt` in our units."""
 
 
-class Mala(FullGradientKernel):
+class Mala(AbstractFullGradientKernel):
     """See `mala`."""
 
     def algorithm(self, log_density: Any, dt: Array, temperature: Array, position: PyTree) -> Any:
@@ -111,7 +102,7 @@ class Mala(FullGradientKernel):
         return _blackjax().mala(log_density, dt * temperature)
 
 
-class Hmc(FullGradientKernel):
+class Hmc(AbstractFullGradientKernel):
     """See `hmc`."""
 
     def algorithm(self, log_density: Any, dt: Array, temperature: Array, position: PyTree) -> Any:
@@ -147,7 +138,7 @@ def hmc(
     num_steps: int,
     *,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
+    metric: AbstractMetric = identity(),
     block_size: int = 4096,
 ) -> Hmc:
     """HMC (Duane et al. 1987; Neal 2011), exact: L leapfrog steps on all data, p drawn anew.
@@ -181,6 +172,7 @@ def _build(
     _blackjax()
     gradient = full()
     check_parts(posterior, metric, gradient, "gaussian")
+    require_constant(metric)
     checks.count(block_size, "block_size", least=1)
     return kind(
         posterior=posterior,

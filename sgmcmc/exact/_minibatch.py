@@ -10,21 +10,24 @@ import jax.numpy as jnp
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc.exact._base import CorrectedKernel, Proposal, build
-from sgmcmc.gradients._base import Estimator
+from sgmcmc.exact._base import AbstractCorrectedKernel, Proposal, build
+from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
-from sgmcmc.kernels import _flows as substeps
-from sgmcmc.kernels._splitting import Pace
-from sgmcmc.metrics._base import Metric
+from sgmcmc.kernels import _flows as flows
+from sgmcmc.kernels._flows import Pace
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
 from sgmcmc.types import Array, Blocks, PyTree, State
 
 
-class Amagold(CorrectedKernel):
+class Amagold(AbstractCorrectedKernel):
     """See `amagold`."""
 
+    gradients_per_batch: ClassVar[int] = 1
+    rows_beside: ClassVar[int] = 0
+
     def propose(self, normals: Array, state: State, pace: Pace, blocks: Blocks) -> Proposal:
-        h, friction, temperature = pace
+        h, friction, temperature = pace.dt, pace.friction, pace.temperature
         half = h * friction / 2
         amplitude = jnp.sqrt(2 * friction * h * temperature)
 
@@ -37,10 +40,10 @@ class Amagold(CorrectedKernel):
             new = trees.axpy(amplitude, noises.to_tree(row, x), new)
             new = trees.scale(1 / (1 + half), new)
             work = work - (h / 2 * trees.dot(force, trees.add(r, new))).astype(work.dtype)
-            x = substeps.drift(x, new, share * h, self.metric)
+            x = flows.drift(x, new, share * h, self.metric)
             return Proposal(x, new, work, _norm(gradient, work))
 
-        start = substeps.drift(state.position, state.momentum, h / 2, self.metric)
+        start = flows.drift(state.position, state.momentum, h / 2, self.metric)
         zero = jnp.zeros_like(state.extra)
         # Half drifts at the block's ends, whole ones between.
         shares = jnp.ones(self.num_steps).at[-1].set(0.5)
@@ -48,26 +51,26 @@ class Amagold(CorrectedKernel):
         return self.each(one, begin, normals, shares, blocks)
 
 
-class Sggmc(CorrectedKernel):
+class Sggmc(AbstractCorrectedKernel):
     """See `sggmc`."""
 
     gradients_per_batch: ClassVar[int] = 2
     rows_beside: ClassVar[int] = 1
 
     def propose(self, normals: Array, state: State, pace: Pace, blocks: Blocks) -> Proposal:
-        h, friction, temperature = pace
+        h, friction, temperature = pace.dt, pace.friction, pace.temperature
 
         def rub(r: PyTree, row: Array, share: Array | float) -> PyTree:
             standard = noises.to_tree(row, state.position)
-            return substeps.ornstein_uhlenbeck(r, standard, share * h, friction, temperature)
+            return flows.ornstein_uhlenbeck(r, standard, share * h, friction, temperature)
 
         def one(carry: Proposal, batch: Any, row: Array, share: Array) -> Proposal:
             x, r, work, _ = carry
             gradient = self.gradient_at(x, batch, state.estimator)
-            new = substeps.kick(r, gradient, h / 2, self.metric)
-            x = substeps.drift(x, new, h, self.metric)
+            new = flows.kick(r, gradient, h / 2, self.metric)
+            x = flows.drift(x, new, h, self.metric)
             gradient = self.gradient_at(x, batch, state.estimator)
-            new = substeps.kick(new, gradient, h / 2, self.metric)
+            new = flows.kick(new, gradient, h / 2, self.metric)
             # K(r') − K(r) as a product: the difference of two sums would lose its digits.
             gain = trees.dot(jax.tree.map(jnp.subtract, new, r), trees.add(new, r)) / 2
             work = work + gain.astype(work.dtype)
@@ -87,8 +90,8 @@ def amagold(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
     block_size: int = 4096,
 ) -> Amagold:
@@ -128,8 +131,8 @@ def sggmc(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
     block_size: int = 4096,
 ) -> Sggmc:

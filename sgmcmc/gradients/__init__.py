@@ -12,14 +12,15 @@ S² = (1/N) Σ (a_i − ā)², the variance of g is (N²/n) S² for batches draw
 """
 
 from sgmcmc.gradients._averaged import averaged
-from sgmcmc.gradients._base import Estimator
+from sgmcmc.gradients._base import AbstractEstimator, EstimatorTraits
 from sgmcmc.gradients._control_variate import control_variate, svrg
 from sgmcmc.gradients._minibatch import full, minibatch
 from sgmcmc.gradients._noise_variance import running_variance
 from sgmcmc.gradients._saga import saga
 
 __all__ = [
-    "Estimator",
+    "AbstractEstimator",
+    "EstimatorTraits",
     "averaged",
     "control_variate",
     "full",

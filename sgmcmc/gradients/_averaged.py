@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range
 from sgmcmc._posterior import Posterior
+from sgmcmc.gradients._base import AbstractEstimator, EstimatorTraits
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.types import Array, Batch, PyTree
 
@@ -43,23 +43,24 @@ class Memory(NamedTuple):
     seen: Array
 
 
-class Averaged(eqx.Module):
+class Averaged(AbstractEstimator):
     """m ← β m + (1 − β) g, divided by 1 − β^k; see `gradients.averaged`.
 
     `each` is the estimator of g, one without memory.
     """
 
     decay: Array
-    each: Any
-    needs_full_batch: bool = eqx.field(static=True, default=False)
+    each: AbstractEstimator
+
+    traits: ClassVar[EstimatorTraits] = EstimatorTraits("averaged", remembers=True)
 
     def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> Memory:
         return Memory(trees.zeros_like(position), jnp.zeros((), jnp.int32))
 
-    def __call__(
-        self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: Memory
+    def estimate(
+        self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Memory
     ) -> tuple[Array, PyTree, Memory]:
-        energy, gradient, _ = self.each(posterior, position, batch, ())
+        energy, gradient, _ = self.each.estimate(posterior, position, batch, ())
         mean = trees.axpy(1 - self.decay, gradient, trees.scale(self.decay, state.mean))
         seen = state.seen + 1
         # Adam's correction for a mean that began at zero.

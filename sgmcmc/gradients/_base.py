@@ -1,18 +1,84 @@
+"""The contract of a gradient estimator."""
+
 from __future__ import annotations
 
-from typing import Protocol
+from abc import abstractmethod
+from typing import NamedTuple
 
+import equinox as eqx
+
+from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
-from sgmcmc.types import Array, Batch, PyTree
+from sgmcmc.types import Array, Batch, Batches, PyTree, as_batch
 
 
-class Estimator(Protocol):
-    """What a gradient estimator offers."""
+class EstimatorTraits(NamedTuple):
+    """What an estimator says of itself.
 
-    needs_full_batch: bool
+    Attributes:
+        name: as it is told to the user.
+        evaluations: minibatch gradients that one call costs.
+        batches: "any" (default); "all data": the loop hands it all data every step;
+            "independent": every call must see a batch that is independent of all before it,
+            so no sweeps, and no second use within a step.
+        remembers: its estimate depends on where the chain has been, so that a block of steps
+            cannot be reversed.
+        refresh_every: m, the loop calls `refresh` before each step > 0 that is a multiple of
+            it; None (default): never.
+        block_size: examples evaluated at a time under "all data"; None: all at once.
+    """
 
-    def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> PyTree: ...
+    name: str
+    evaluations: float = 1
+    batches: Batches = "any"
+    remembers: bool = False
+    refresh_every: int | None = None
+    block_size: int | None = None
+
+
+class AbstractEstimator(eqx.Module):
+    """An estimator of ∇U: `traits` and `estimate`; `init` and `refresh` where it has a state.
+
+    It knows nothing of integrators. See `sgmcmc/gradients/README.md` for how to add one.
+    """
+
+    @property
+    @abstractmethod
+    def traits(self) -> EstimatorTraits:
+        """What the loop and the kernels must know of it."""
 
     def __call__(
         self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]: ...
+    ) -> tuple[Array, PyTree, PyTree]:
+        """`estimate`, with a pytree of arrays taken for a `Batch` of all its rows."""
+        return self.estimate(posterior, position, as_batch(batch), state)
+
+    @abstractmethod
+    def estimate(
+        self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
+    ) -> tuple[Array, PyTree, PyTree]:
+        """(estimate of U, its gradient, the estimator's next state).
+
+        Args:
+            posterior: the target.
+            position: pytree of floating arrays.
+            batch: of n examples; None for targets without data.
+            state: what `init` or the call before returned.
+        """
+
+    def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> PyTree:
+        """The first state; () for estimators without one."""
+        return ()
+
+    def refresh(
+        self, posterior: Posterior, position: PyTree, state: PyTree, data: PyTree
+    ) -> PyTree:
+        """The state after a look at all data; see `EstimatorTraits.refresh_every`."""
+        return state
+
+
+def shared(gradient: PyTree, batch: Batch | None) -> PyTree:
+    """A batch's gradient times the batch's share of a step; see `Batch.share`."""
+    if batch is None or batch.share is None:
+        return gradient
+    return trees.scale(batch.share, gradient)

@@ -8,17 +8,17 @@ which vanish as x comes near x*. Each call costs two minibatch gradients.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from sgmcmc import _checks as checks
-from sgmcmc import _tree as trees
 from sgmcmc._checks import at_least_one, check_data
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
+from sgmcmc.gradients._base import AbstractEstimator, EstimatorTraits, shared
 from sgmcmc.types import Array, Batch, PyTree
 
 BLOCK_SIZE = 4096
@@ -73,23 +73,22 @@ class Anchor(NamedTuple):
     gradient: PyTree
 
 
-class ControlVariate(eqx.Module):
+class ControlVariate(AbstractEstimator):
     """Control variates about a fixed point; its state is the full gradient there."""
 
     mode: PyTree
     block_size: int = eqx.field(static=True, default=BLOCK_SIZE)
-    name: str = eqx.field(static=True, default="control_variate")
-    needs_full_batch: bool = eqx.field(static=True, default=False)
-    evaluations: int = eqx.field(static=True, default=2)
+
+    traits: ClassVar[EstimatorTraits] = EstimatorTraits("control_variate", evaluations=2)
 
     def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> PyTree:
-        require_data(posterior, data, self.name)
+        require_data(posterior, data, self.traits.name)
         checks.require_same_structure(self.mode, position, "mode", "the parameters")
         # None of its arguments has a chain axis, so that `vmap` computes it once for all chains.
         return data_gradient(posterior, self._mode_like(position), data, self.block_size)
 
-    def __call__(
-        self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: PyTree
+    def estimate(
+        self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
     ) -> tuple[Array, PyTree, PyTree]:
         anchor = Anchor(self._mode_like(position), state)
         return (*anchored_gradient(posterior, position, batch, anchor), state)
@@ -98,17 +97,20 @@ class ControlVariate(eqx.Module):
         return jax.tree.map(lambda m, x: jnp.asarray(m, x.dtype), self.mode, position)
 
 
-class SVRG(eqx.Module):
+class SVRG(AbstractEstimator):
     """Control variates about a snapshot of each chain, which the loop has refreshed."""
 
     refresh_every: int = eqx.field(static=True)
     block_size: int = eqx.field(static=True, default=BLOCK_SIZE)
-    name: str = eqx.field(static=True, default="svrg")
-    needs_full_batch: bool = eqx.field(static=True, default=False)
-    evaluations: int = eqx.field(static=True, default=2)
+
+    @property
+    def traits(self) -> EstimatorTraits:
+        return EstimatorTraits(
+            "svrg", evaluations=2, remembers=True, refresh_every=self.refresh_every
+        )
 
     def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> Anchor:
-        require_data(posterior, data, self.name)
+        require_data(posterior, data, self.traits.name)
         return Anchor(position, data_gradient(posterior, position, data, self.block_size))
 
     def refresh(
@@ -117,14 +119,14 @@ class SVRG(eqx.Module):
         """A new snapshot at `position`: one pass over the data."""
         return self.init(posterior, position, data)
 
-    def __call__(
-        self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: Anchor
+    def estimate(
+        self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Anchor
     ) -> tuple[Array, PyTree, Anchor]:
         return (*anchored_gradient(posterior, position, batch, state), state)
 
 
 def anchored_gradient(
-    posterior: Posterior, position: PyTree, batch: Batch | PyTree, anchor: Anchor
+    posterior: Posterior, position: PyTree, batch: Batch | None, anchor: Anchor
 ) -> tuple[Array, PyTree]:
     """The plain estimate of U, and ∇U estimated from the differences to the anchor."""
     energy, here = posterior.potential_and_gradient(position, batch)
@@ -134,9 +136,7 @@ def anchored_gradient(
         return (total + (h.astype(total.dtype) - t.astype(total.dtype))).astype(h.dtype)
 
     gradient = jax.tree.map(correct, here, there, anchor.gradient)
-    if isinstance(batch, Batch) and batch.share is not None:
-        gradient = trees.scale(batch.share, gradient)
-    return energy, gradient
+    return energy, shared(gradient, batch)
 
 
 def data_gradient(posterior: Posterior, position: PyTree, data: PyTree, block_size: int) -> PyTree:
@@ -162,7 +162,7 @@ def data_gradient(posterior: Posterior, position: PyTree, data: PyTree, block_si
 
 def require_data(posterior: Posterior, data: PyTree, name: str) -> None:
     """Raise a ValueError unless `data` are all the data of a posterior that has a likelihood."""
-    if posterior.log_likelihood is None:
+    if not posterior.has_data:
         raise ValueError(
             f"gradient: `{name}` splits the gradient by examples, and this posterior has no data "
             "and no likelihood; allowed: minibatch, full"

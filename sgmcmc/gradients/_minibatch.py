@@ -23,53 +23,53 @@ plain estimate of U, its gradient and its own next state, which `init` begins. I
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
+from sgmcmc.gradients._base import AbstractEstimator, EstimatorTraits, shared
 from sgmcmc.types import Array, Batch, PyTree
 
 
-class Minibatch(eqx.Module):
+class Minibatch(AbstractEstimator):
     """∇U with N/n times the batch's sum; its variance is (N²/n) S² with replacement and
     (N²/n) S² (N−n)/(N−1) without, S² the variance of the examples' gradients.
     """
 
-    needs_full_batch: bool = eqx.field(static=True, default=False)
+    traits: ClassVar[EstimatorTraits] = EstimatorTraits("minibatch")
 
-    def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> PyTree:
-        return ()
-
-    def __call__(
-        self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: PyTree
+    def estimate(
+        self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
     ) -> tuple[Array, PyTree, PyTree]:
         energy, gradient = posterior.potential_and_gradient(position, batch)
-        if isinstance(batch, Batch) and batch.share is not None:
-            gradient = trees.scale(batch.share, gradient)
-        return energy, gradient, state
+        return energy, shared(gradient, batch), state
 
 
-class Full(eqx.Module):
+class Full(AbstractEstimator):
     """∇U over all data every step, `block_size` examples at a time."""
 
     block_size: int | None = eqx.field(static=True, default=None)
-    needs_full_batch: bool = eqx.field(static=True, default=True)
+
+    @property
+    def traits(self) -> EstimatorTraits:
+        return EstimatorTraits("full", batches="all data", block_size=self.block_size)
 
     def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> PyTree:
-        if posterior.log_likelihood is not None and data is None:
+        if posterior.has_data and data is None:
             raise ValueError("data: got None; the `full` gradient estimator needs all data")
         return ()
 
-    def __call__(
-        self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: PyTree
+    def estimate(
+        self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
     ) -> tuple[Array, PyTree, PyTree]:
-        if posterior.log_likelihood is None:
+        if not posterior.has_data:
             energy, gradient = posterior.potential_and_gradient(position)
             return energy, gradient, state
-        data = batch.data if isinstance(batch, Batch) else batch
+        data = None if batch is None else batch.data
         if data is None or leading_axis(data) != posterior.data_size:
             raise ValueError(
                 f"data: the `full` gradient estimator got {data and leading_axis(data)} of "

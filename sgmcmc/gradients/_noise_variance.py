@@ -43,7 +43,7 @@ class Given(eqx.Module):
 
     def check(self, position: PyTree) -> None:
         """Raise a ValueError unless V̂ is a scalar or fits `position`, leaf by leaf."""
-        if not self._is_scalar():
+        if not self.is_scalar:
             checks.require_same_structure(
                 self.variance, position, "noise_estimate", "the parameters"
             )
@@ -53,14 +53,16 @@ class Given(eqx.Module):
 
     def estimate(self, memory: PyTree, position: PyTree) -> PyTree:
         """V̂, like `position`."""
-        if self._is_scalar():
+        if self.is_scalar:
             return jax.tree.map(lambda x: jnp.full_like(x, self.variance), position)
         return jax.tree.map(lambda v, x: v.astype(x.dtype), self.variance, position)
 
     def update(self, memory: PyTree, gradient: PyTree) -> PyTree:
         return memory
 
-    def _is_scalar(self) -> bool:
+    @property
+    def is_scalar(self) -> bool:
+        """Whether V̂ is one number for all coordinates."""
         return isinstance(self.variance, jax.Array) and self.variance.ndim == 0
 
 

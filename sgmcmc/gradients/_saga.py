@@ -9,7 +9,7 @@ is still to come is what was not seen for longest.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +19,7 @@ from sgmcmc import _tree as trees
 from sgmcmc._checks import at_least_one
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
+from sgmcmc.gradients._base import AbstractEstimator, EstimatorTraits, shared
 from sgmcmc.gradients._control_variate import require_data
 from sgmcmc.types import Array, Batch, PyTree
 
@@ -56,14 +57,15 @@ class Table(NamedTuple):
     total: PyTree
 
 
-class SAGA(eqx.Module):
+class SAGA(AbstractEstimator):
     """The estimator; its state is the table. Every call must bring a fresh batch."""
 
     memory_limit: int = eqx.field(static=True)
     block_size: int = eqx.field(static=True)
-    name: str = eqx.field(static=True, default="saga")
-    needs_full_batch: bool = eqx.field(static=True, default=False)
-    needs_fresh_batches: bool = eqx.field(static=True, default=True)
+
+    traits: ClassVar[EstimatorTraits] = EstimatorTraits(
+        "saga", batches="independent", remembers=True
+    )
 
     def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> Table:
         """τ_i = v_i at `position`: one pass over the data.
@@ -71,14 +73,14 @@ class SAGA(eqx.Module):
         Raises:
             MemoryError: the table of one chain would take more than `memory_limit` bytes.
         """
-        require_data(posterior, data, self.name)
+        require_data(posterior, data, self.traits.name)
         self._require_room(leading_axis(data), position)
         one = lambda example: _example(posterior, position, example)[1]  # noqa: E731
         rows = jax.lax.map(one, data, batch_size=min(self.block_size, leading_axis(data)))
         return Table(rows, jax.tree.map(_total, rows))
 
-    def __call__(
-        self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: Table
+    def estimate(
+        self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Table
     ) -> tuple[Array, PyTree, Table]:
         batch, index = _indexed(batch)
         assert posterior.data_size is not None
@@ -97,9 +99,7 @@ class SAGA(eqx.Module):
             return (prior.astype(total.dtype) + total + noisy).astype(prior.dtype)
 
         gradient = jax.tree.map(correct, prior_gradient, state.total, changes)
-        if batch.share is not None:
-            gradient = trees.scale(batch.share, gradient)
-        return energy, gradient, _visited(state, index, mask, new, old, changes)
+        return energy, shared(gradient, batch), _visited(state, index, mask, new, old, changes)
 
     def _require_room(self, data_size: int, position: PyTree) -> None:
         needed = data_size * trees.num_bytes(position)
@@ -120,13 +120,8 @@ def _example(posterior: Posterior, position: PyTree, example: PyTree) -> tuple[A
     return energy, jax.tree.map(_stored, gradient)
 
 
-def _indexed(batch: Batch | PyTree) -> tuple[Batch, Array]:
-    if not isinstance(batch, Batch):
-        raise ValueError(
-            f"batch: got {type(batch).__name__}; SAGA must know which examples it is given: "
-            "Batch(data, index)"
-        )
-    if batch.index is None:
+def _indexed(batch: Batch | None) -> tuple[Batch, Array]:
+    if batch is None or batch.index is None:
         raise ValueError(
             "batch: its index is None; SAGA must know which examples it is given. Pass "
             'Batch(data, index), or to `sample` a batch_size and a stream other than "full" '

@@ -18,7 +18,7 @@ All raise a TypeError or ValueError at the call that names the argument, what wa
 what is allowed. `order` is the weak order with exact gradients.
 """
 
-from sgmcmc.kernels._base import Kernel
+from sgmcmc.kernels._base import AbstractDynamics, AbstractKernel, Traits
 from sgmcmc.kernels._euler import euler_maruyama, leimkuhler_matthews, sgld, symplectic_euler
 from sgmcmc.kernels._langevin import aboba, babo, baoab, bub, langevin, obabo, ubu
 from sgmcmc.kernels._psgld import psgld
@@ -29,7 +29,9 @@ from sgmcmc.kernels._sgnht import sgnht
 from sgmcmc.kernels._shifted_ode import quicsort, should, sort
 
 __all__ = [
-    "Kernel",
+    "AbstractDynamics",
+    "AbstractKernel",
+    "Traits",
     "aboba",
     "babo",
     "baoab",

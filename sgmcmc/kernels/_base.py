@@ -1,67 +1,202 @@
-from __future__ import annotations
+"""The contract of a kernel: what one step does, and what the loop must know of it."""
 
-from typing import Any, Protocol
+import math
+from abc import abstractmethod
+from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
+from equinox import AbstractVar
 
-from sgmcmc.types import Info, Key, PyTree, State
+from sgmcmc._checks import require_floating
+from sgmcmc._posterior import Posterior
+from sgmcmc._schedule import Constant, Rate
+from sgmcmc.clocks._base import AbstractClock
+from sgmcmc.gradients._base import AbstractEstimator
+from sgmcmc.metrics._base import AbstractMetric, AbstractPreconditioner
+from sgmcmc.streams._source import Source
+from sgmcmc.streams._streams import Stream
+from sgmcmc.types import Batches, Info, Key, PyTree, State
 
 
-class Kernel(Protocol):
-    """The contract of a sampler; see `sgmcmc.kernels._splitting` for the usual one.
+class Traits(NamedTuple):
+    """What a kernel says of itself; read by the loop, tuning, cost counts and docs.
+
+    Attributes:
+        name: as it is told to the user.
+        order: weak order in the step size with exact gradients; None where there is no step
+            size that it could be one of.
+        gradient_evaluations: minibatch gradients of a step (gradients of all data under
+            `gradients.full()`), without what `refresh` and `full_energies` cost.
+        exact: its law is the target's at any step size.
+        batches_per_step: L, batches that a step is given; L > 1 with a leading axis L.
+        needs_data: the step is given `Blocks(batches, data)`, all data beside its batches.
+        full_energies: energies over all data that a step evaluates, for the count of costs.
+        refresh_every: m, the loop calls `refresh` before each step > 0 that is a multiple of
+            it; None: never.
+        refresh_passes: passes over the data that a refresh takes.
+        batches: which streams it bears: "any", "all data", "independent", or "reversible" in
+            blocks of L.
+    """
+
+    name: str
+    order: int | None
+    gradient_evaluations: float
+    exact: bool = False
+    batches_per_step: int = 1
+    needs_data: bool = False
+    full_energies: int = 0
+    refresh_every: int | None = None
+    refresh_passes: int = 1
+    batches: Batches = "any"
+
+
+class AbstractKernel(eqx.Module):
+    """A sampler: `traits`, `init`, `draw`, `drive`; all else is given.
 
     A kernel is a pytree. Its numbers are array leaves, so that kernels which differ in
     numbers alone share one trace and can be vmapped; everything else is static.
 
-    `batches_per_step` = L > 1: `step` is given L batches, with a leading axis L. A kernel may
-    declare `needs_data = True` (static; default False): `step` is then given
-    `Blocks(batches, data)`, the L batches, L = 1 included, with all data beside them. One that
-    cannot do with every stream may have `check_stream(stream, data_size, batch_size)`, which
-    `sample` calls before it starts, and which raises a ValueError. One that evaluates energies
-    over all data says how many in `full_energies`, for the count of costs.
+    Attributes:
+        posterior: what is sampled; None for a kernel with a target of its own.
+        clock: its pace; None for a kernel without.
     """
 
-    order: int
-    gradient_evaluations: float
-    batches_per_step: int
-    refresh_every: int | None
+    posterior: AbstractVar[Posterior | None]
+    clock: AbstractVar[AbstractClock | None]
 
+    @property
+    @abstractmethod
+    def traits(self) -> Traits:
+        """What the loop must know of it."""
+
+    @abstractmethod
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
         """The first state; draws the momentum where there is one."""
-        ...
 
+    @abstractmethod
     def draw(self, rng_key: Key, state: State) -> PyTree:
         """Every random number of one step; reads the shapes of `state`, never its values."""
-        ...
 
+    @abstractmethod
     def drive(self, noise: PyTree, state: State, batch: PyTree) -> tuple[State, Info]:
         """One step, a deterministic function of its arguments."""
-        ...
 
-    def step(self, rng_key: Key, state: State, batch: PyTree) -> tuple[State, Info]:
+    def step(self, rng_key: Key, state: State, batch: PyTree = None) -> tuple[State, Info]:
         """`drive(draw(rng_key, state), state, batch)`."""
-        ...
+        return self.drive(self.draw(rng_key, state), state, batch)
 
     def refresh(self, state: State, data: PyTree) -> State:
-        """Recompute what depends on all data (a snapshot's gradient).
+        """Recompute what depends on all data (a snapshot's gradient), at the state's position.
 
-        The loop calls it before step t wherever t > 0 is a multiple of `refresh_every`, under
-        a `cond` outside the chains' vmap; what step 0 needs is made by `init`.
+        The loop calls it under a `cond` outside the chains' vmap, where `traits.refresh_every`
+        says so; what step 0 needs is made by `init`.
         """
-        ...
+        return state
+
+    def recorded(self, position: PyTree) -> PyTree:
+        """A position as `Info.position` shows it."""
+        return position
+
+    def normals(self, state: State) -> PyTree:
+        """Shapes of standard normals that `drive` takes; default: those of what `draw` returns.
+
+        `diagnostics.stationary_law` goes by it, which checks that a `draw` of one's own gives
+        standard normals.
+        """
+        return jax.eval_shape(self.draw, jax.random.key(0), state)
+
+    def momentum_at_record(self, noise: PyTree, state: State, batch: PyTree) -> PyTree:
+        """The momentum that belongs to the recorded position; default: that of the next state."""
+        return self.drive(noise, state, batch)[0].momentum
+
+    def numbers(self) -> dict[str, Any]:
+        """What its `repr` and a run's `config` show: numbers and choices by name."""
+        return {}
+
+    def source(self, stream: Stream, batch_size: int, data: PyTree) -> Source:
+        """Where the batches of its steps come from."""
+        traits = self.traits
+        return Source(stream, batch_size, data, traits.batches_per_step, traits.needs_data)
+
+    def __repr__(self) -> str:
+        shown = [
+            value if name in ("metric", "gradient", "noise") else f"{name}={_short(value)}"
+            for name, value in self.numbers().items()
+            if value is not None and (name, value) not in DEFAULTS
+        ]
+        return f"{self.traits.name}({', '.join(shown)})"
+
+
+def _short(value: Any) -> str:
+    """A number as it is written; "auto" for one that is still to be chosen."""
+    if isinstance(value, float):
+        return "auto" if math.isnan(value) else f"{value:g}"
+    return str(value)
+
+
+# What a kernel's repr leaves out.
+DEFAULTS = (("temperature", 1.0), ("metric", "identity"), ("noise", "gaussian"))
+
+
+class AbstractDynamics(AbstractKernel):
+    """A kernel with the usual parts; `friction=None`: overdamped."""
+
+    posterior: AbstractVar[Posterior]
+    clock: AbstractVar[AbstractClock]
+    friction: AbstractVar[Rate | None]
+    temperature: AbstractVar[Rate]
+    metric: AbstractVar[AbstractMetric | AbstractPreconditioner]
+    gradient: AbstractVar[AbstractEstimator]
+    noise: AbstractVar[str]
+
+    def numbers(self) -> dict[str, Any]:
+        """Step size, friction, temperature, metric, gradient, noise."""
+        return {
+            "step_size": shown(self.clock.step_size),
+            "friction": shown(self.friction),
+            "temperature": shown(self.temperature),
+            "metric": self.metric.name,
+            "gradient": self.gradient.traits.name,
+            "noise": self.noise,
+        }
+
+    def placed(self, position: PyTree) -> PyTree:
+        """A first position, checked, as arrays.
+
+        Raises:
+            TypeError, ValueError: `position` is empty or not floating, or the metric's shape is
+                not that of `position`; the leaf's path is named.
+        """
+        require_floating(position, "params")
+        self.metric.check(position)
+        return jax.tree.map(jnp.asarray, position)
+
+
+def shown(rate: Rate | None) -> Any:
+    """A rate as a run's `config` has it: a number, "schedule", or None."""
+    if isinstance(rate, Constant):
+        value = np.asarray(rate.value)
+        # The shortest number that rounds to this one: 0.2, not 0.20000000298.
+        return float(str(value)) if value.ndim == 0 else None
+    return None if rate is None else "schedule"
 
 
 def require_kernel(kernel: Any) -> None:
-    missing = [name for name in ("init", "draw", "drive", "step") if not hasattr(kernel, name)]
-    if missing:
+    """Raise a TypeError unless it is a kernel, a ValueError where a number of it is an array."""
+    if not isinstance(kernel, AbstractKernel):
         raise TypeError(
-            f"kernel: got {type(kernel).__name__} without {', '.join(missing)}; expected a "
-            "sampler such as sgmcmc.sgld(posterior, step_size), or for BlackJAX's "
-            "sgmcmc.from_blackjax(algorithm)"
+            f"kernel: got {type(kernel).__name__}; expected a sampler such as "
+            "sgmcmc.sgld(posterior, step_size), an sgmcmc.kernels.AbstractKernel of your own, or "
+            "for BlackJAX's sgmcmc.from_blackjax(algorithm)"
         )
-    clock = getattr(kernel, "clock", None)
-    for name, owner in (("step_size", clock), ("friction", kernel), ("temperature", kernel)):
-        shape = jnp.shape(getattr(getattr(owner, name, None), "value", 0.0))
+    rates = {} if kernel.clock is None else {"step_size": kernel.clock.step_size}
+    if isinstance(kernel, AbstractDynamics):
+        rates |= {"friction": kernel.friction, "temperature": kernel.temperature}
+    for name, rate in rates.items():
+        shape = jnp.shape(rate.value) if isinstance(rate, Constant) else ()
         if shape != ():
             raise ValueError(
                 f"{name}: got an array of shape {shape}; expected a number (a grid is for "

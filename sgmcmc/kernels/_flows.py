@@ -1,35 +1,230 @@
-"""Exact sub-flows of Langevin dynamics, the letters of which samplers are words.
+"""Flows: one small class a letter, and the four letters of which most words are made.
 
-All take the whitened momentum r = M^{-1/2} p (see `sgmcmc.metrics`), a duration t, and
-standard normals as pytrees like the position. With c = e^{−γt}, metric G = L Lᵀ = M⁻¹:
+All take the whitened momentum r = M^{-1/2} p (see `sgmcmc.metrics`), a duration t, and rows of
+standard normals. With c = e^{−γt}, metric G = L Lᵀ = M⁻¹:
 
     A   θ += t L r                                     drift
     B   r −= t Lᵀ ∇U                                   kick
     O   r ← c r + √(T (1 − c²)) ξ                      Ornstein-Uhlenbeck
     U   A and O together, exactly                      two normals a coordinate
 
-and, not exact flows but steps of their own, the overdamped Euler step E, that of Leimkuhler
-and Matthews M, and Euler's friction F, which explicit schemes use in the place of O.
+Other letters are with the samplers that they were made for: Z in `_samadams`, D and the
+thermostat's O in `_sgnht`, E, M and F, which are no exact flows but steps of their own, in
+`_euler`, and their variants in `_sghmc` and `_psgld`.
 """
 
-from __future__ import annotations
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from fractions import Fraction
-from math import comb, factorial
-
+import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
+from equinox import AbstractClassVar
 
 from sgmcmc import _tree as trees
-from sgmcmc.metrics._base import Metric
-from sgmcmc.types import Array, PyTree
+from sgmcmc._special import divide, phi_ratio, position_noise_rest
+from sgmcmc.clocks._base import AbstractClock
+from sgmcmc.metrics._base import AbstractMetric
+from sgmcmc.noise import to_tree
+from sgmcmc.types import Array, Key, PyTree
 
 
-def drift(position: PyTree, momentum: PyTree, t: Array, metric: Metric) -> PyTree:
+class Pace(NamedTuple):
+    """What stands still during one step, read once for all its letters.
+
+    `dt` is the step (Δτ under an adaptive clock).
+    """
+
+    dt: Array
+    friction: Array
+    temperature: Array
+    metric: Any
+    clock: AbstractClock
+
+
+class Phase(NamedTuple):
+    """What the sub-steps of one step change.
+
+    Attributes:
+        position, momentum: θ, and the whitened momentum (() where overdamped).
+        gradient, energy: of the last evaluation.
+        estimator, metric, clock: what the parts of that name remember.
+        extra: {name: memory} of the flows that have one.
+    """
+
+    position: PyTree
+    momentum: PyTree
+    gradient: PyTree
+    energy: Array
+    estimator: PyTree
+    metric: PyTree
+    clock: PyTree
+    extra: dict[str, PyTree]
+
+
+# (x, p, the last normal) of an oscillator, each as coefficients over what it depends on.
+Oscillator: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class AbstractFlow(eqx.Module):
+    """One letter of a word. `letter` and `apply` must be given; see `README.md` for how.
+
+    Attributes:
+        letter: one capital, as words have it.
+        normals: rows of standard normals that it uses.
+        moves: whether it moves θ.
+        reads_gradient: whether it reads ∇U, which is then evaluated wherever θ has moved.
+        shares_gradient: of those, whether it must share the gradient of the letter beside it.
+        kicks: whether it adds −t Lᵀ∇U to the momentum and does nothing else.
+        rubs: whether friction acts on the momentum.
+        adapts: whether it is the flow of an adaptive clock, and runs in that clock's time.
+        any_metric: whether it takes metrics that change with the position.
+        replaces: letters that it does the work of, beside which it cannot stand.
+        purpose: what a word would lack without this letter, where it must not lack it.
+        keeps_temperature: its memories whose law belongs to a temperature and not to a
+            position, so that replicas which swap leave them there.
+        swaps: whether its state knows of the temperature in nothing but the momentum.
+        linear: whether `oscillate` has its action on an oscillator.
+    """
+
+    letter: AbstractClassVar[str]
+    normals: ClassVar[int] = 0
+    moves: ClassVar[bool] = False
+    reads_gradient: ClassVar[bool] = False
+    shares_gradient: ClassVar[bool] = False
+    kicks: ClassVar[bool] = False
+    rubs: ClassVar[bool] = False
+    adapts: ClassVar[bool] = False
+    any_metric: ClassVar[bool] = False
+    replaces: ClassVar[str] = ""
+    purpose: ClassVar[str] = ""
+    keeps_temperature: ClassVar[tuple[str, ...]] = ()
+    swaps: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+
+    @abstractmethod
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        """The phase after a duration t.
+
+        Args:
+            phase: before.
+            t: ().
+            rows: (normals, d) floats, or random words; `noise.to_tree(rows[i], phase.position)`.
+            pace: friction, temperature, metric, clock.
+        """
+
+    def init(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+        """{name: memory} at the start; {} (default) for flows without one."""
+        return {}
+
+    def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
+        """Fields of `Info` that it knows better, at the phase in which the step began."""
+        return {}
+
+    def oscillate(
+        self, before: Oscillator, t: float, g: np.ndarray, normals: np.ndarray, friction: float
+    ) -> Oscillator:
+        """(x, p, last normal) after t on U = x²/2 at T = 1, where `linear`; NumPy."""
+        raise NotImplementedError(f"{type(self).__name__} is not linear")
+
+
+class Drift(AbstractFlow):
+    """A: θ += t L r."""
+
+    letter: ClassVar[str] = "A"
+    moves: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
+
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        return phase._replace(position=drift(phase.position, phase.momentum, t, pace.metric))
+
+    def oscillate(
+        self, before: Oscillator, t: float, g: np.ndarray, normals: np.ndarray, friction: float
+    ) -> Oscillator:
+        x, p, last = before
+        return x + t * p, p, last
+
+
+class Kick(AbstractFlow):
+    """B: r −= t Lᵀ ∇U."""
+
+    letter: ClassVar[str] = "B"
+    reads_gradient: ClassVar[bool] = True
+    kicks: ClassVar[bool] = True
+    purpose: ClassVar[str] = "nothing feels the gradient"
+    linear: ClassVar[bool] = True
+
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        return phase._replace(momentum=kick(phase.momentum, phase.gradient, t, pace.metric))
+
+    def oscillate(
+        self, before: Oscillator, t: float, g: np.ndarray, normals: np.ndarray, friction: float
+    ) -> Oscillator:
+        x, p, last = before
+        return x, p - t * g, last
+
+
+class OrnsteinUhlenbeck(AbstractFlow):
+    """O: r ← c r + √(T (1 − c²)) ξ."""
+
+    letter: ClassVar[str] = "O"
+    normals: ClassVar[int] = 1
+    rubs: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
+
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        noise = to_tree(rows[0], phase.position)
+        momentum = ornstein_uhlenbeck(phase.momentum, noise, t, pace.friction, pace.temperature)
+        return phase._replace(momentum=momentum)
+
+    def oscillate(
+        self, before: Oscillator, t: float, g: np.ndarray, normals: np.ndarray, friction: float
+    ) -> Oscillator:
+        x, p, last = before
+        c = np.exp(-friction * t)
+        return x, c * p + np.sqrt(1 - c**2) * normals[0], last
+
+
+class DriftWithFriction(AbstractFlow):
+    """U: A and O together, exactly."""
+
+    letter: ClassVar[str] = "U"
+    normals: ClassVar[int] = 2
+    moves: ClassVar[bool] = True
+    rubs: ClassVar[bool] = True
+    replaces: ClassVar[str] = "AO"
+    linear: ClassVar[bool] = True
+
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        noise = (to_tree(rows[0], phase.position), to_tree(rows[1], phase.position))
+        position, momentum = drift_with_friction(
+            phase.position, phase.momentum, noise, t, pace.friction, pace.temperature, pace.metric
+        )
+        return phase._replace(position=position, momentum=momentum)
+
+    def oscillate(
+        self, before: Oscillator, t: float, g: np.ndarray, normals: np.ndarray, friction: float
+    ) -> Oscillator:
+        x, p, last = before
+        if friction == 0:
+            return x + t * p, p, last
+        z = friction * t
+        c = np.exp(-z)
+        kicked = np.sqrt(1 - c**2) * normals[0]
+        rest = np.sqrt(max(2 * (z - 2 * np.tanh(z / 2)), 0.0)) / friction
+        x = x + (1 - c) / friction * p + np.tanh(z / 2) / friction * kicked
+        return x + rest * normals[1], c * p + kicked, last
+
+
+LANGEVIN: tuple[AbstractFlow, ...] = (Drift(), Kick(), OrnsteinUhlenbeck(), DriftWithFriction())
+
+
+def drift(position: PyTree, momentum: PyTree, t: Array, metric: AbstractMetric) -> PyTree:
     """A: the new position."""
     return trees.axpy(t, metric.to_position(momentum), position)
 
 
-def kick(momentum: PyTree, gradient: PyTree, t: Array, metric: Metric) -> PyTree:
+def kick(momentum: PyTree, gradient: PyTree, t: Array, metric: AbstractMetric) -> PyTree:
     """B: the new momentum."""
     return trees.axpy(-t, metric.to_momentum(gradient), momentum)
 
@@ -49,7 +244,7 @@ def drift_with_friction(
     t: Array,
     friction: Array,
     temperature: Array,
-    metric: Metric,
+    metric: AbstractMetric,
 ) -> tuple[PyTree, PyTree]:
     """U: the exact flow of A and O together: (position, momentum).
 
@@ -59,75 +254,8 @@ def drift_with_friction(
     z = friction * t
     kicked = trees.scale(jnp.sqrt(temperature * -jnp.expm1(-2 * z)), noise[0])
     rest = t * jnp.sqrt(2 * temperature * z * position_noise_rest(z))
-    shift = trees.scale(t * _divide(-jnp.expm1(-z), z, 1.0), momentum)
-    shift = trees.axpy(t * _divide(jnp.tanh(z / 2), z, 0.5), kicked, shift)
+    shift = trees.scale(t * phi_ratio(z), momentum)
+    shift = trees.axpy(t * divide(jnp.tanh(z / 2), z, 0.5), kicked, shift)
     shift = trees.axpy(rest, noise[1], shift)
     momentum = trees.add(trees.scale(jnp.exp(-z), momentum), kicked)
     return trees.add(position, metric.to_position(shift)), momentum
-
-
-def overdamped_euler(
-    position: PyTree, gradient: PyTree, noise: PyTree, t: Array, temperature: Array, metric: Metric
-) -> PyTree:
-    """E: θ − t G ∇U + √(2tT) L ξ."""
-    amplitude = jnp.sqrt(2 * t * temperature)
-    force = trees.scale(-t, metric.to_momentum(gradient))
-    return trees.add(position, metric.to_position(trees.axpy(amplitude, noise, force)))
-
-
-def leimkuhler_matthews(
-    position: PyTree,
-    gradient: PyTree,
-    noise: tuple[PyTree, PyTree],
-    t: Array,
-    temperature: Array,
-    metric: Metric,
-) -> PyTree:
-    """M: θ − t G ∇U + √(tT/2) L (ξ_k + ξ_{k+1}); `noise` is (the last, the new)."""
-    amplitude = jnp.sqrt(t * temperature / 2)
-    force = trees.scale(-t, metric.to_momentum(gradient))
-    shift = trees.axpy(amplitude, trees.add(*noise), force)
-    return trees.add(position, metric.to_position(shift))
-
-
-def euler_friction(
-    momentum: PyTree, noise: PyTree, t: Array, friction: Array, temperature: Array
-) -> PyTree:
-    """F: (1 − γt) r + √(2γTt) ξ."""
-    amplitude = jnp.sqrt(2 * friction * temperature * t)
-    return trees.axpy(amplitude, noise, trees.scale(1 - friction * t, momentum))
-
-
-def position_noise_rest(z: Array) -> Array:
-    """(z − 2 tanh(z/2)) / z³, which is 1/12 at z = 0.
-
-    The closed form loses all digits as z → 0 (in float32, 0.8% at z = .01), the series
-    converges for z < π: it serves below 1, where the closed form has lost one digit.
-    """
-    small = jnp.minimum(z, 1.0)
-    series = jnp.zeros_like(z)
-    for coefficient in reversed(_REST_SERIES):
-        series = series * small**2 + coefficient
-    large = jnp.maximum(z, 1.0)
-    return jnp.where(z < 1.0, series, (large - 2 * jnp.tanh(large / 2)) / large**3)
-
-
-def _divide(numerator: Array, denominator: Array, limit: float) -> Array:
-    """numerator / denominator with its limit where both vanish."""
-    zero = denominator == 0
-    return jnp.where(zero, limit, numerator / jnp.where(zero, 1.0, denominator))
-
-
-def _rest_series(terms: int) -> tuple[float, ...]:
-    """Coefficients in z² of (z − 2 tanh(z/2)) / z³, from the Bernoulli numbers."""
-    bernoulli = [Fraction(1)]
-    for m in range(1, 2 * terms + 4):
-        total = sum((comb(m + 1, j) * b for j, b in enumerate(bernoulli)), Fraction(0))
-        bernoulli.append(-total / (m + 1))
-    # 2 tanh(z/2) = Σ_n 4 (4^n − 1) B_2n / (2n)! z^(2n−1); n = 1 cancels z, the rest is ours.
-    return tuple(
-        float(-4 * (4**n - 1) * bernoulli[2 * n] / factorial(2 * n)) for n in range(2, terms + 2)
-    )
-
-
-_REST_SERIES = _rest_series(16)

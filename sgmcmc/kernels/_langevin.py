@@ -1,21 +1,6 @@
-"""The samplers by name: each is a word and its paper.
+"""Langevin dynamics by any word, and the words that have a name and a paper.
 
-All share their arguments:
-
-    posterior: what to sample, a `Posterior`.
-    step_size: h > 0, a float, a schedule of the step index (optax's fit) or a clock; None:
-        `sample` chooses it (`sgmcmc.tuning`).
-    friction: γ ≥ 0 in 1/time, underdamped kernels only; a float or a schedule. Default 1.
-        "auto", with `step_size=None`: 1/(10 h).
-    temperature: T ≥ 0, a float or a schedule; 1 (default) samples the posterior, 0 optimises.
-    metric: `metrics.identity()` (default), `diagonal(scale)` or `dense(covariance)`.
-    gradient: `gradients.minibatch()` (default), `full()`, `control_variate(mode)`,
-        `svrg(refresh_every)` or `saga()`.
-    noise: "gaussian" (default: the numbers of `jax.random.normal`) or "fast" (moments of a
-        normal through order 5, bounded by 2.74; keeps weak order 2 and costs less).
-
-All raise a TypeError or ValueError at the call that names the argument, what was given and
-what is allowed. `order` is the weak order with exact gradients.
+Arguments and errors: see `sgmcmc.kernels`.
 """
 
 from __future__ import annotations
@@ -24,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._adaptive import as_adaptive
-from sgmcmc.gradients._base import Estimator
+from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
-from sgmcmc.kernels._samadams import AdaptiveKernel
+from sgmcmc.kernels._flows import LANGEVIN, AbstractFlow
+from sgmcmc.kernels._samadams import ClockFlow, one_clock
 from sgmcmc.kernels._splitting import SplittingKernel, build
-from sgmcmc.kernels._words import plan
-from sgmcmc.metrics._base import Metric
+from sgmcmc.kernels._words import plan, table
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
 
 
@@ -40,13 +25,14 @@ def langevin(
     *,
     word: str,
     fractions: Sequence[float] | None = None,
+    flows: Sequence[AbstractFlow] = (),
     reuse_gradient: bool = True,
     order: int | None = None,
     batches_per_step: int = 1,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """Underdamped Langevin dynamics by any splitting, given as a word.
@@ -70,10 +56,12 @@ def langevin(
         ValueError: a word with an unknown letter, without B, or with unbalanced fractions
             (a caret shows where); any argument out of range.
     """
-    planned = plan(word, fractions, reuse_gradient=reuse_gradient)
+    known = table(*LANGEVIN, ClockFlow(), *flows)
+    planned = plan(word, known, fractions, reuse_gradient=reuse_gradient)
+    adapts = any(flow.adapts for flow in planned.flows.values())
     return build(
         posterior,
-        as_adaptive(step_size) if "Z" in word else step_size,
+        one_clock(step_size) if adapts else step_size,
         planned,
         name=word.lower(),
         friction=friction,
@@ -83,7 +71,6 @@ def langevin(
         noise=noise,
         order=order,
         batches_per_step=batches_per_step,
-        kind=AdaptiveKernel if "Z" in word else SplittingKernel,
     )
 
 
@@ -93,8 +80,8 @@ def baoab(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """BAOAB (Leimkuhler and Matthews 2013, doi:10.1093/amrx/abs010), one gradient a step.
@@ -122,8 +109,8 @@ def obabo(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """OBABO (Bussi and Parrinello 2007, arXiv 0803.4083), one gradient a step.
@@ -150,8 +137,8 @@ def aboba(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """ABOBA (Leimkuhler and Matthews 2013, doi:10.1093/amrx/abs010), one gradient a step.
@@ -178,8 +165,8 @@ def ubu(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """UBU (Zapatero 2017; Sanz-Serna and Zygalakis 2021, arXiv 2104.12384), one gradient a step.
@@ -208,8 +195,8 @@ def bub(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """BUB (Zapatero 2017; Sanz-Serna and Zygalakis 2021, arXiv 2104.12384), one gradient a step.
@@ -238,8 +225,8 @@ def babo(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """BABO, Lie and Trotter's form: a leapfrog step B A B, then exact friction O.

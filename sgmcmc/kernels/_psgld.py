@@ -2,60 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc.gradients._base import Estimator
+from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
-from sgmcmc.kernels._splitting import Phase, SplittingKernel, build, extend
-from sgmcmc.kernels._words import spell
-from sgmcmc.metrics._base import Preconditioner
-from sgmcmc.metrics._constant import identity
+from sgmcmc.kernels._flows import AbstractFlow, Pace, Phase
+from sgmcmc.kernels._splitting import SplittingKernel, build
+from sgmcmc.kernels._words import spell, table
+from sgmcmc.metrics._base import AbstractPreconditioner
 from sgmcmc.metrics._position_dependent import rmsprop
-from sgmcmc.types import Array, Info, Key, PyTree, State
+from sgmcmc.types import Array
 
 
-class PreconditionedKernel(SplittingKernel):
-    """SGLD with G(θ) and Γ; `State.metric` holds what the preconditioner remembers."""
+class PreconditionedStep(AbstractFlow):
+    """E: θ_i − t G_i ∇_i U + t T Γ_i + √(2tT G_i) ξ_i, with G and Γ of the gradient's batch."""
 
-    metric: Preconditioner  # type: ignore[assignment]  # in the place of a constant one
+    letter: ClassVar[str] = "E"
+    normals: ClassVar[int] = 1
+    moves: ClassVar[bool] = True
+    reads_gradient: ClassVar[bool] = True
+    any_metric: ClassVar[bool] = True
 
-    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
-        """The first state; see `SplittingKernel.init`."""
-        state = super().init(position, rng_key, data)
-        return state._replace(metric=self.metric.init(state.position))
-
-    def drive(self, noise: Array, state: State, batch: Any) -> tuple[State, Info]:
-        """One step. While it lasts, the preconditioner's memory travels as `extra`."""
-        following, info = super().drive(noise, state._replace(extra=state.metric), batch)
-        return following._replace(metric=following.extra, extra=()), info
-
-    def _evaluate(self, phase: Phase, batch: Any) -> Phase:
-        after = super()._evaluate(phase, batch)
-
-        def gradient_at(position: PyTree) -> PyTree:
-            return self.gradient(self.posterior, position, batch, phase.estimator)[1]
-
-        parts = self.metric.evaluate(gradient_at, phase.position, after.gradient, phase.extra)
-        return after._replace(extra=parts)
-
-    def _apply(
-        self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: Any
-    ) -> Phase:
-        scale, divergence, memory = phase.extra
-        normals = noises.to_tree(noise[row], phase.position)
-        h, temperature = fraction * pace.dt, pace.temperature
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        scale, divergence, memory = phase.metric
+        normals = noises.to_tree(rows[0], phase.position)
+        temperature = pace.temperature
 
         def move(x: Array, g: Array, metric: Array, gamma: Array, z: Array) -> Array:
             drift = temperature * gamma - metric * g
-            return x + (h * drift + jnp.sqrt(2 * h * temperature * metric) * z).astype(x.dtype)
+            return x + (t * drift + jnp.sqrt(2 * t * temperature * metric) * z).astype(x.dtype)
 
         position = jax.tree.map(move, phase.position, phase.gradient, scale, divergence, normals)
-        return phase._replace(position=position, extra=memory)
+        return phase._replace(position=position, metric=memory)
 
 
 def psgld(
@@ -63,10 +46,10 @@ def psgld(
     step_size: Any,
     *,
     temperature: Any = 1.0,
-    metric: Preconditioner | None = None,
-    gradient: Estimator = minibatch(),
+    metric: AbstractPreconditioner | None = None,
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
-) -> PreconditionedKernel:
+) -> SplittingKernel:
     """pSGLD (Li et al. 2016, arXiv 1512.07666), and SGLD under any diagonal metric G(θ).
 
         θ_i ← θ_i − h G_i ∇_i U + h T Γ_i + √(2hT G_i) ξ_i,   Γ_i = ∂G_i/∂θ_i
@@ -83,20 +66,19 @@ def psgld(
         TypeError: `metric` does not change with the position; `sgld` takes those that do not.
     """
     metric = rmsprop() if metric is None else metric
-    if isinstance(metric, type) or not hasattr(metric, "evaluate"):
+    if not isinstance(metric, AbstractPreconditioner):
         raise TypeError(
             f"metric: got {metric!r}; expected metrics.rmsprop(...) or "
             "metrics.position_dependent(...); constant metrics are for sgmcmc.sgld"
         )
-    kernel = build(
+    return build(
         posterior,
         step_size,
-        spell("GE", order=1),
+        spell("GE", 1, table(PreconditionedStep())),
         name="psgld",
         friction=None,
         temperature=temperature,
-        metric=identity(),
+        metric=metric,
         gradient=gradient,
         noise=noise,
     )
-    return extend(kernel, PreconditionedKernel, metric=metric)

@@ -27,16 +27,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import _tree as trees
-from sgmcmc._checks import check_range
+from sgmcmc._checks import check_range, count
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Constant
-from sgmcmc.clocks._base import Clock, Untuned
+from sgmcmc._schedule import Constant, Rate
+from sgmcmc.clocks._base import AbstractClock
 from sgmcmc.kernels import _swaps as swaps
-from sgmcmc.kernels._sgnht import ThermostatKernel
-from sgmcmc.kernels._shifted_ode import Sort
-from sgmcmc.kernels._splitting import SplittingKernel
-from sgmcmc.kernels._words import Plan
-from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State
+from sgmcmc.kernels._base import AbstractKernel, Traits, shown
+from sgmcmc.kernels._phases import AbstractPhaseKernel
+from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State, as_batch
 
 
 class Replicas(NamedTuple):
@@ -55,20 +53,31 @@ class Draws(NamedTuple):
     uniforms: Array
 
 
-class StretchedClock(Clock):
+class StretchedClock(AbstractClock):
     """The clock of the replicas, for checks that count in steps of `swap_every` of theirs."""
 
-    inner: Clock
+    inner: AbstractClock
     factor: int = eqx.field(static=True)
+
+    @property
+    def step_size(self) -> Rate:  # type: ignore[override]
+        return self.inner.step_size
+
+    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
+        """That of the inner clock: replicas tick by themselves."""
+        return self.inner.tick(state)
+
+    def check(self, position: PyTree) -> None:
+        self.inner.check(position)
 
     def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
         self.inner.check_run(num_burnin * self.factor, num_samples, thinning * self.factor)
 
 
-class ReplicaExchange(eqx.Module):
+class ReplicaExchange(AbstractKernel):
     """A kernel of kernels; see `replica_exchange`. `State.extra` holds the `Replicas`."""
 
-    inner: SplittingKernel
+    inner: AbstractPhaseKernel
     temperatures: Array
     energy_variance: Array | None
     replacement: bool = eqx.field(static=True)
@@ -77,70 +86,37 @@ class ReplicaExchange(eqx.Module):
     record: str = eqx.field(static=True)
 
     @property
-    def name(self) -> str:
-        return f"replica_exchange({self.inner.name})"
-
-    @property
-    def posterior(self) -> Posterior:
+    def posterior(self) -> Posterior:  # type: ignore[override]
         return self.inner.posterior
 
     @property
-    def gradient(self) -> Any:
-        return self.inner.gradient
-
-    @property
-    def metric(self) -> Any:
-        return self.inner.metric
-
-    @property
-    def noise(self) -> str:
-        return self.inner.noise
-
-    @property
-    def plan(self) -> Plan:
-        return self.inner.plan
-
-    @property
-    def order(self) -> int:
-        return self.inner.order
-
-    @property
-    def friction(self) -> Any:
-        return self.inner.friction
-
-    @property
-    def temperature(self) -> Constant:
-        """That of the cold replica."""
-        return Constant(self.temperatures[0])
-
-    @property
-    def clock(self) -> Clock:
-        if isinstance(self.inner.clock, Untuned):
+    def clock(self) -> AbstractClock:  # type: ignore[override]
+        """The inner clock, in steps of `swap_every` of its own."""
+        if self.inner.clock.untuned:
             return self.inner.clock
-        return StretchedClock(self.inner.clock.step_size, self.inner.clock, self.swap_every)
+        return StretchedClock(self.inner.clock, self.swap_every)
 
     @property
-    def batches_per_step(self) -> int:
-        """The kernel's batches and one for the swap's energies; one where it is all data."""
-        if self.gradient.needs_full_batch:
-            return 1
-        return self.swap_every * self.inner.batches_per_step + 1
+    def traits(self) -> Traits:
+        """Batches: the kernel's, and one for the swap's energies; one where it is all data.
 
-    @property
-    def refresh_every(self) -> int | None:
-        every = self.inner.refresh_every
-        return None if every is None else every // self.swap_every
+        Gradients: all replicas', and their energies as a third of a gradient each.
+        """
+        inner, replicas = self.inner.traits, self.temperatures.shape[-1]
+        every = inner.refresh_every
+        evaluations = self.swap_every * inner.gradient_evaluations + 1 / 3
+        together = self.swap_every * inner.batches_per_step + 1
+        return inner._replace(
+            name=f"replica_exchange({inner.name})",
+            gradient_evaluations=float(replicas * evaluations),
+            batches_per_step=1 if inner.batches == "all data" else together,
+            refresh_every=None if every is None else every // self.swap_every,
+            refresh_passes=replicas,
+        )
 
-    @property
-    def refresh_passes(self) -> int:
-        """Passes over the data that a refresh takes: one for each replica."""
-        return self.temperatures.shape[-1]
-
-    @property
-    def gradient_evaluations(self) -> float:
-        """All replicas' gradients, and their energies as a third of a gradient each."""
-        gradients = self.swap_every * self.inner.gradient_evaluations
-        return float(self.temperatures.shape[-1] * (gradients + 1 / 3))
+    def numbers(self) -> dict[str, Any]:
+        """Those of the kernel, at the cold replica's temperature."""
+        return {**self.inner.numbers(), "temperature": shown(Constant(self.temperatures[0]))}
 
     def recorded(self, position: PyTree) -> PyTree:
         """A position as `Info.position` shows it: with a leading axis R under record="all"."""
@@ -190,16 +166,18 @@ class ReplicaExchange(eqx.Module):
 
     def measure(self, positions: PyTree, batch: Any) -> swaps.Measured:
         """Energies by temperature, from `batch`; `positions` by temperature too."""
-        if self.gradient.needs_full_batch:
-            block_size = getattr(self.gradient, "block_size", None)
-            return swaps.exact(self.posterior, positions, batch, self.energy_variance, block_size)
+        traits = self.inner.gradient.traits
+        batch, posterior = as_batch(batch), self.posterior
+        if traits.batches == "all data":
+            return swaps.exact(
+                posterior, positions, batch, self.energy_variance, traits.block_size
+            )
         return swaps.estimated(
-            self.posterior, positions, batch, self.energy_variance, self.replacement
+            posterior, positions, batch, self.energy_variance, self.replacement
         )
 
-    def _at(self, temperature: Array) -> SplittingKernel:
-        """The kernel at another temperature."""
-        return eqx.tree_at(lambda k: k.temperature.value, self.inner, temperature)
+    def _at(self, temperature: Array) -> AbstractPhaseKernel:
+        return at_temperature(self.inner, temperature)
 
     def _state(self, count: Array, replicas: Replicas) -> State:
         cold = jax.tree.map(lambda x: x[replicas.order[0]], replicas.states.position)
@@ -231,17 +209,29 @@ class ReplicaExchange(eqx.Module):
         last = self.swap_every - 1
         dt = jax.vmap(self.inner.clock.tick)(states.clock)[0][0]
         before, elapsed = jax.lax.fori_loop(0, last, body, (states, jnp.zeros_like(dt)))
-        noise, part = pick(last), self._batch(batch, last)
-        states, info = advance(noise, before, part)
+
+        def advance_last(t: Array, noise: PyTree, state: State) -> tuple[State, Info, PyTree]:
+            """A step, and the kick that the momentum has had beyond its word's end."""
+            kernel = self._at(t)
+            following, info, after = kernel.advance(noise, state, self._batch(batch, last))
+            if not kernel.pending_kick:
+                return following, info, ()
+            kick = kernel.metric.to_momentum(after.gradient)
+            dt = kernel.clock.tick(state.clock)[0]
+            return following, info, (kernel.pending_kick * dt, kick)
+
+        states, info, kicks = jax.vmap(advance_last)(heat, pick(last), before)
         at_end = jax.tree.map(lambda x: x[order], states.position)
         measured = self.measure(at_end, self._swap_batch(batch))
         partner, acceptance = self._partners(measured, uniforms, state.clock.count)
         swapped = order[partner]
         new_heat = self.temperatures[jnp.argsort(swapped)]
         factor = jnp.sqrt(new_heat / heat)
-        states = self._rescaled(factor, states, before, noise, part, heat)
-        if isinstance(self.inner, ThermostatKernel):
-            states = states._replace(extra=states.extra.at[swapped].set(states.extra[order]))
+        states = _rescaled(factor, states, kicks)
+        extra = states.extra
+        for name in self.inner.keeps_temperature:
+            extra = {**extra, name: extra[name].at[swapped].set(extra[name][order])}
+        states = states._replace(extra=extra)
         count = state.clock.count + 1
         following = self._state(count, Replicas(states, swapped))
         report = self._report(following, info, measured.energies[partner[0]], factor)
@@ -249,16 +239,16 @@ class ReplicaExchange(eqx.Module):
 
     def _batch(self, batch: Any, i: Array | int) -> Any:
         """The batch (or batches) of the replicas' step i."""
-        if self.batches_per_step == 1:
+        if self.traits.batches_per_step == 1:
             return batch
-        each = self.inner.batches_per_step
+        each = self.inner.traits.batches_per_step
         if each == 1:
             return jax.tree.map(lambda x: x[i], batch)
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * each, each), batch)
 
     def _swap_batch(self, batch: Any) -> Any:
         """One that no step has seen: a position knows the batches that led to it."""
-        return batch if self.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
+        return batch if self.traits.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
 
     def _partners(
         self, measured: swaps.Measured, uniforms: Array, count: Array
@@ -277,28 +267,6 @@ class ReplicaExchange(eqx.Module):
         partner = jnp.arange(len(chance) + 1, dtype=jnp.int32) + up - down
         return partner, jnp.sum(jnp.where(tried, chance, 0.0)) / jnp.sum(tried)
 
-    def _rescaled(
-        self, factor: Array, states: State, before: State, noise: PyTree, batch: Any, heat: Array
-    ) -> State:
-        """Each replica with a momentum of its new temperature, `factor` = √(T_new/T_old)."""
-        if self.inner.friction is None:
-            return states
-        share = pending_kick(self.inner.plan)
-
-        def one(s: Array, state: State, before: State, noise: PyTree, t: Array) -> PyTree:
-            momentum = state.momentum
-            if share:
-                # What `drive` has computed already; compiled, it is computed once.
-                kernel = self._at(t)
-                _, phase = kernel.phases(noise, before, batch)
-                kick = kernel.metric.to_momentum(phase.gradient)
-                dt = kernel.clock.tick(before.clock)[0]
-                momentum = trees.axpy(share * dt, kick, momentum)
-            # s = 1 changes no bit.
-            return trees.axpy(s - 1, momentum, state.momentum)
-
-        return states._replace(momentum=jax.vmap(one)(factor, states, before, noise, heat))
-
     def _report(self, state: State, info: Info, energy: Array, factor: Array) -> Info:
         """What is said of the cold replica; not finite if any replica is not."""
         states, order = state.extra
@@ -316,33 +284,32 @@ class ReplicaExchange(eqx.Module):
         )
 
 
-def pending_kick(plan: Plan) -> float:
-    """The share of a step by which the state's momentum is kicked beyond the word's end.
+def at_temperature(kernel: AbstractPhaseKernel, temperature: Array) -> AbstractPhaseKernel:
+    """The kernel at another temperature."""
+    made: AbstractPhaseKernel = eqx.tree_at(lambda k: k.temperature.value, kernel, temperature)
+    return made
 
-    Raises:
-        ValueError: friction acts on that kick within the step.
+
+def _rescaled(factor: Array, states: State, kicks: PyTree) -> State:
+    """Each replica with a momentum of its new temperature, `factor` = √(T_new/T_old).
+
+    r ← s (r + tG) − tG, `kicks` = (t, G); () where no kick is pending.
     """
-    past, share = not plan.substeps, 0.0
-    for step in plan.substeps:
-        beyond = step.fraction if past else 0.0
-        if step.end is not None:
-            past, beyond = True, step.fraction - step.end
-        if step.letter == "B":
-            share += beyond
-        elif share and step.letter == "O":
-            raise ValueError(
-                "kernel: in its word friction follows a kick that belongs to the next step; "
-                "allowed: words that begin with O and B, in that order, or with B or A"
-            )
-    return share
+    if not jax.tree.leaves(states.momentum):
+        return states
+
+    def one(s: Array, momentum: PyTree, kick: PyTree) -> PyTree:
+        whole = trees.axpy(*kick, momentum) if kick else momentum
+        # s = 1 changes no bit.
+        return trees.axpy(s - 1, whole, momentum)
+
+    return states._replace(momentum=jax.vmap(one)(factor, states.momentum, kicks))
 
 
-# M, the step of Leimkuhler and Matthews, carries a noise that its position is correlated with.
-LETTERS = "GABDEFOU"
 
 
 def replica_exchange(
-    kernel: SplittingKernel,
+    kernel: AbstractPhaseKernel,
     temperatures: Any,
     *,
     swap_every: int,
@@ -393,11 +360,8 @@ def replica_exchange(
     """
     _check_kernel(kernel)
     ladder = _ladder(temperatures)
-    if isinstance(swap_every, bool) or not hasattr(swap_every, "__index__"):
-        raise TypeError(f"swap_every: got {swap_every!r}; expected an integer ≥ 1")
-    if swap_every < 1:
-        raise ValueError(f"swap_every: got {swap_every}; allowed: an integer ≥ 1")
-    every = kernel.refresh_every
+    swap_every = count(swap_every, "swap_every")
+    every = kernel.traits.refresh_every
     if every is not None and every % swap_every:
         raise ValueError(
             f"swap_every: got {swap_every} with an estimator refreshed every {every} steps; "
@@ -445,18 +409,17 @@ def _ladder(temperatures: Any) -> Array:
 
 
 def _check_kernel(kernel: Any) -> None:
-    if not isinstance(kernel, SplittingKernel):
+    if not isinstance(kernel, AbstractPhaseKernel):
         raise TypeError(
             f"kernel: got {type(kernel).__name__}; expected a sampler by sub-steps such as "
             "sgmcmc.baoab(posterior, step_size)"
         )
     if not isinstance(kernel.temperature, Constant):
         raise TypeError("kernel: its temperature is a schedule; allowed: a number")
-    strange = [s.letter for s in kernel.plan.substeps if s.letter not in LETTERS]
-    if isinstance(kernel, Sort) or strange:
+    if kernel.clock.adaptive or not kernel.swaps:
         raise ValueError(
-            f"kernel: got {kernel.name}, whose state knows of the temperature in more than its "
-            "momentum and cannot change it; allowed: sgld, psgld, sghmc, sgnht, quicsort and the "
-            "words over A, B, O and U, baoab among them"
+            f"kernel: got {kernel.traits.name}, whose state knows of the temperature in more than "
+            "its momentum and cannot change it; allowed: sgld, psgld, sghmc, sgnht, quicsort and "
+            "the words over A, B, O and U, baoab among them"
         )
-    pending_kick(kernel.plan)
+    assert kernel.pending_kick >= 0  # raises where friction acts on a pending kick

@@ -8,70 +8,68 @@ closing Z, with the overdamped scheme that of the step which is about to leave t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._adaptive import AdaptiveClock, as_adaptive, nominal
-from sgmcmc.gradients._base import Estimator
+from sgmcmc.clocks._adaptive import as_adaptive
+from sgmcmc.clocks._base import AbstractClock
+from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
-from sgmcmc.kernels import _flows as substeps
-from sgmcmc.kernels._splitting import Phase, SplittingKernel, build, extend
-from sgmcmc.kernels._words import plan, spell
-from sgmcmc.metrics._base import Metric
+from sgmcmc.kernels._euler import EulerStep, overdamped_euler
+from sgmcmc.kernels._flows import LANGEVIN, AbstractFlow, Pace, Phase
+from sgmcmc.kernels._splitting import SplittingKernel, build
+from sgmcmc.kernels._words import plan, spell, table
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import Identity, identity
-from sgmcmc.types import Array, Key, PyTree, State
+from sgmcmc.types import Array
 
 
-class AdaptiveKernel(SplittingKernel):
-    """A word with the letter Z; ζ is the clock's memory. See `samadams`, `sa_sgld`."""
+class ClockFlow(AbstractFlow):
+    """Z: the flow of an adaptive clock's ζ, at a gradient that stands still."""
 
-    clock: AdaptiveClock
+    letter: ClassVar[str] = "Z"
+    reads_gradient: ClassVar[bool] = True
+    shares_gradient: ClassVar[bool] = True
+    adapts: ClassVar[bool] = True
 
-    def __check_init__(self) -> None:
-        if self.clock.per_leaf and self.friction is not None:
-            raise ValueError(
-                "step_size: a clock per leaf is for sa_sgld alone; allowed: per_leaf=False"
-            )
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        return phase._replace(clock=pace.clock.flow(phase.clock, phase.gradient, t))
 
-    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
-        """The first state, with ζ where the clock starts."""
-        state = super().init(position, rng_key, data)
-        self.clock.check(state.position)
-        return state._replace(clock=self.clock.begin(state.position))
 
-    def _time(self, state: State, end: Phase) -> tuple[Array, Array]:
-        step, share = nominal(self.clock, state.clock.count)
-        weight = self.clock.weight(end.memory)
-        # Overdamped, the draw is the position that the step is about to leave.
-        factor = weight if self.friction is None else self.clock.weight(state.clock.memory)
-        return factor * step, weight * share
+class EulerStepOfLeaves(AbstractFlow):
+    """E with a step of its own for each leaf of the parameters; t is a pytree like them."""
 
-    def _apply(
-        self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: Any
-    ) -> Phase:
-        if letter == "Z":
-            moved = self.clock.flow(phase.memory, phase.gradient, fraction * pace.dt)
-            return phase._replace(memory=moved)
-        if self.clock.per_leaf:
-            return self._euler_of_leaves(phase, noise[row], fraction, pace)
-        # ζ changes under Z alone, so that one step's letters share its dt, and what follows
-        # Z belongs to the next.
-        rescaled = pace._replace(dt=self.clock.factor(phase.memory) * pace.dt)
-        return super()._apply(letter, fraction, row, phase, noise, rescaled)
+    letter: ClassVar[str] = "E"
+    normals: ClassVar[int] = 1
+    moves: ClassVar[bool] = True
+    reads_gradient: ClassVar[bool] = True
 
-    def _euler_of_leaves(self, phase: Phase, noise: Array, fraction: float, pace: Any) -> Phase:
-        def euler(x: Array, g: Array, z: Array, factor: Array) -> Array:
-            t = fraction * pace.dt * factor
-            moved: Array = substeps.overdamped_euler(x, g, z, t, pace.temperature, self.metric)
+    def apply(self, phase: Phase, t: Any, rows: Array, pace: Pace) -> Phase:
+        def euler(x: Array, g: Array, z: Array, step: Array) -> Array:
+            moved: Array = overdamped_euler(x, g, z, step, pace.temperature, pace.metric)
             return moved
 
-        normals = noises.to_tree(noise, phase.position)
-        factors = self.clock.factor(phase.memory)
-        position = jax.tree.map(euler, phase.position, phase.gradient, normals, factors)
+        normals = noises.to_tree(rows[0], phase.position)
+        position = jax.tree.map(euler, phase.position, phase.gradient, normals, t)
         return phase._replace(position=position)
+
+
+def one_clock(step_size: Any) -> AbstractClock:
+    """The adaptive clock of a word with Z.
+
+    Raises:
+        TypeError: another kind of clock.
+        ValueError: a clock for each leaf.
+    """
+    clock = as_adaptive(step_size)
+    if clock.splits_leaves:
+        raise ValueError(
+            "step_size: a clock per leaf is for sa_sgld alone; allowed: per_leaf=False"
+        )
+    return clock
 
 
 def samadams(
@@ -80,8 +78,8 @@ def samadams(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """SamAdams (Leimkuhler, Lohmann and Whalley 2025, arXiv 2504.18911), the word ZBAOABZ.
@@ -91,24 +89,22 @@ def samadams(
     steps that were made.
 
     Args:
-        step_size: Δτ, a number, a schedule or None (`sample` chooses it) for `clocks.samadams`
-            with its defaults, or that clock itself: `clocks.samadams(0.01, alpha=10.0)`.
+        step_size: Δτ, a number, a schedule or None (`sample` chooses it) for `clocks.adaptive`
+            with its defaults, or that clock itself: `clocks.adaptive(0.01, alpha=10.0)`.
         posterior, friction, temperature, metric, gradient, noise: see `sgmcmc.kernels`.
 
     Raises:
         TypeError: another kind of clock.
     """
-    return build(
+    return _zbaoabz(
         posterior,
-        as_adaptive(step_size),
-        plan("ZBAOABZ"),
+        step_size,
         name="samadams",
         friction=friction,
         temperature=temperature,
         metric=metric,
         gradient=gradient,
         noise=noise,
-        kind=AdaptiveKernel,
     )
 
 
@@ -118,8 +114,8 @@ def sa_sghmc(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """SA-SGHMC: the word ZBAOABZ, by the name that the papers on networks know it by.
@@ -130,16 +126,16 @@ def sa_sghmc(
 
     Arguments: see `sgmcmc.samadams`.
     """
-    kernel = samadams(
+    return _zbaoabz(
         posterior,
         step_size,
+        name="sa_sghmc",
         friction=friction,
         temperature=temperature,
         metric=metric,
         gradient=gradient,
         noise=noise,
     )
-    return extend(kernel, AdaptiveKernel, name="sa_sghmc")
 
 
 def sa_sgld(
@@ -147,8 +143,8 @@ def sa_sgld(
     step_size: Any,
     *,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
 ) -> SplittingKernel:
     """SA-SGLD (arXiv 2511.11666): SGLD whose step follows the gradient.
@@ -160,7 +156,7 @@ def sa_sgld(
     leaves it: with this pair weighted averages are of order 1 in Δτ, small in its constant.
 
     Args:
-        step_size: Δτ, a number or a schedule for `clocks.samadams` with its defaults, or
+        step_size: Δτ, a number or a schedule for `clocks.adaptive` with its defaults, or
             that clock itself.
         posterior, temperature, metric, gradient, noise: see `sgmcmc.kernels`.
 
@@ -169,17 +165,23 @@ def sa_sgld(
         ValueError: a metric other than the identity with `per_leaf`.
     """
     clock = as_adaptive(step_size)
-    if clock.per_leaf and not isinstance(metric, Identity):
+    per_leaf = clock.splits_leaves
+    if per_leaf and not isinstance(metric, Identity):
         raise ValueError(f"metric: got {type(metric).__name__.lower()}; per_leaf allows identity")
+    step = EulerStepOfLeaves() if per_leaf else EulerStep()
     return build(
         posterior,
         clock,
-        spell("GZE", order=1, recorded="Z"),
+        spell("GZE", 1, table(ClockFlow(), step), recorded="Z"),
         name="sa_sgld",
         friction=None,
         temperature=temperature,
         metric=metric,
         gradient=gradient,
         noise=noise,
-        kind=AdaptiveKernel,
     )
+
+
+def _zbaoabz(posterior: Posterior, step_size: Any, **options: Any) -> SplittingKernel:
+    flows = table(*LANGEVIN, ClockFlow())
+    return build(posterior, one_clock(step_size), plan("ZBAOABZ", flows), **options)

@@ -1,35 +1,33 @@
 """SGHMC's noise with that of the gradient taken off: less is injected, the sum is right.
 
 One kick of size h with gradient noise of variance V adds h²V to the momentum's. The friction
-step therefore adds 2γTh − h²V̂ alone, V̂ an estimate of V for each coordinate: given, or
-estimated from the gradients of the steps before,
-
-    V̂ ← β V̂ + (1 − β) (g_k − g_{k−1})²/2,
-
-after its use, so that V̂ never knows of the batch whose noise it stands for. Differences of
-successive gradients hold the movement of the true gradient to O(h²) only.
+step therefore adds 2γTh − h²V̂ alone, V̂ an estimate of V for each coordinate, given, or
+`gradients.running_variance`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Constant
-from sgmcmc.gradients._base import Estimator
+from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.gradients._noise_variance import Given, RunningVariance, given
-from sgmcmc.kernels._splitting import Phase, SplittingKernel, build, extend
-from sgmcmc.kernels._words import spell
-from sgmcmc.metrics._base import Metric
+from sgmcmc.kernels._euler import UNDERDAMPED, EulerFriction
+from sgmcmc.kernels._flows import AbstractFlow, Oscillator, Pace, Phase
+from sgmcmc.kernels._splitting import SplittingKernel, build
+from sgmcmc.kernels._words import spell, table
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import Diagonal, Identity, identity
-from sgmcmc.types import Array, Info, Key, PyTree, State
+from sgmcmc.types import Array, Key, PyTree
 
 
 def sghmc(
@@ -38,8 +36,8 @@ def sghmc(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
     noise_estimate: Any = None,
 ) -> SplittingKernel:
@@ -60,10 +58,13 @@ def sghmc(
     Raises:
         ValueError: h V̂ > 2γT for numbers known here; a dense metric with `noise_estimate`.
     """
+    flows = UNDERDAMPED
+    if noise_estimate is not None:
+        flows = flows | table(CompensatedFriction(_estimate(noise_estimate, metric)))
     kernel = build(
         posterior,
         step_size,
-        spell("GFBA", order=1),
+        spell("GFBA", 1, flows),
         name="sghmc",
         friction=friction,
         temperature=temperature,
@@ -71,39 +72,33 @@ def sghmc(
         gradient=gradient,
         noise=noise,
     )
-    return kernel if noise_estimate is None else compensate(kernel, noise_estimate)
+    for flow in kernel.flows.values():
+        if isinstance(flow, CompensatedFriction) and isinstance(flow.estimate, Given):
+            _require_room(kernel, flow.estimate)
+    return kernel
 
 
-class CompensatedKernel(SplittingKernel):
-    """SGHMC whose injected noise is less by that of the gradient; V̂'s memory is `extra`."""
+class CompensatedFriction(AbstractFlow):
+    """F: (1 − γt) r + √(2γTt − t²V̂) ξ; `State.extra["noise_estimate"]` is V̂'s memory."""
 
-    noise_estimate: Given | RunningVariance
+    estimate: Given | RunningVariance
 
-    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
-        """The first state; see `SplittingKernel.init`."""
-        state = super().init(position, rng_key, data)
-        self.noise_estimate.check(state.position)
-        return state._replace(extra=self.noise_estimate.init(state.position))
+    letter: ClassVar[str] = "F"
+    normals: ClassVar[int] = 1
+    # V̂ is learnt from the gradient that the step has just taken.
+    reads_gradient: ClassVar[bool] = True
+    rubs: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
-    def drive(self, noise: Array, state: State, batch: Any) -> tuple[State, Info]:
-        """One step; `Info.clipped` is the share of coordinates with V̂ above what fits."""
-        following, info = super().drive(noise, state, batch)
-        dt, count = self.clock.tick(state.clock)[0], state.clock.count
-        assert self.friction is not None
-        budget = 2 * self.friction(count) * self.temperature(count)
-        leaves = jax.tree.leaves(self._kick_variance(state.extra, state.position, dt))
-        above = jnp.stack([jnp.sum(v > budget * dt) for v in leaves])
-        return following, info._replace(clipped=jnp.sum(above) / trees.size(state.position))
+    def init(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+        self.estimate.check(position)
+        return {"noise_estimate": self.estimate.init(position)}
 
-    def _apply(
-        self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: Any
-    ) -> Phase:
-        if letter != "F":
-            return super()._apply(letter, fraction, row, phase, noise, pace)
-        t = fraction * pace.dt
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
         injected = 2 * pace.friction * pace.temperature * t
-        spare = self._kick_variance(phase.extra, phase.position, t)
-        normals = noises.to_tree(noise[row], phase.position)
+        memory = phase.extra["noise_estimate"]
+        spare = self._kick_variance(memory, phase.position, t, pace)
+        normals = noises.to_tree(rows[0], phase.position)
 
         def rub(p: Array, v: Array, z: Array) -> Array:
             amplitude = jnp.sqrt(jnp.maximum(injected - v, 0.0))
@@ -111,32 +106,44 @@ class CompensatedKernel(SplittingKernel):
 
         momentum = jax.tree.map(rub, phase.momentum, spare, normals)
         # Only now: the gradient of this step must not be in this step's estimate.
-        following = self.noise_estimate.update(phase.extra, phase.gradient)
-        return phase._replace(momentum=momentum, extra=following)
+        following = self.estimate.update(memory, phase.gradient)
+        return phase._replace(
+            momentum=momentum, extra={**phase.extra, "noise_estimate": following}
+        )
 
-    def _kick_variance(self, memory: PyTree, position: PyTree, t: Array) -> PyTree:
+    def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
+        """`clipped`: the share of coordinates with V̂ above what fits."""
+        budget = 2 * pace.friction * pace.temperature
+        memory = phase.extra["noise_estimate"]
+        leaves = jax.tree.leaves(self._kick_variance(memory, phase.position, pace.dt, pace))
+        above = jnp.stack([jnp.sum(v > budget * pace.dt) for v in leaves])
+        return {"clipped": jnp.sum(above) / trees.size(phase.position)}
+
+    def oscillate(
+        self, before: Oscillator, t: float, g: np.ndarray, normals: np.ndarray, friction: float
+    ) -> Oscillator:
+        """That of Euler's friction, whose heat V̂ stands for a part of."""
+        return EulerFriction().oscillate(before, t, g, normals, friction)
+
+    def _kick_variance(self, memory: PyTree, position: PyTree, t: Array, pace: Pace) -> PyTree:
         """t² times V̂ of the whitened gradient."""
-        variance = self.noise_estimate.estimate(memory, position)
-        return trees.scale(t**2, self.metric.to_momentum(self.metric.to_momentum(variance)))
+        variance = self.estimate.estimate(memory, position)
+        return trees.scale(t**2, pace.metric.to_momentum(pace.metric.to_momentum(variance)))
 
 
-def compensate(kernel: SplittingKernel, noise_estimate: Any) -> CompensatedKernel:
-    """`sghmc` with V̂ taken off its noise.
+def _estimate(noise_estimate: Any, metric: Any) -> Given | RunningVariance:
+    """V̂ as `sghmc` takes it.
 
     Raises:
-        ValueError: V̂ is negative or not finite, or (where all numbers are known) h V̂ > 2γT
-            somewhere; the metric is dense.
+        ValueError: V̂ is negative or not finite; the metric is dense.
         TypeError: V̂ is neither numbers nor `running_variance()`.
     """
-    if not isinstance(kernel.metric, Identity | Diagonal):
+    if not isinstance(metric, Identity | Diagonal):
         raise ValueError(
-            f"metric: got {type(kernel.metric).__name__.lower()}; noise_estimate is one number "
+            f"metric: got {type(metric).__name__.lower()}; noise_estimate is one number "
             "for each coordinate and allows identity or diagonal"
         )
-    if not isinstance(noise_estimate, RunningVariance):
-        noise_estimate = given(noise_estimate)
-        _require_room(kernel, noise_estimate)
-    return extend(kernel, CompensatedKernel, noise_estimate=noise_estimate)
+    return noise_estimate if isinstance(noise_estimate, RunningVariance) else given(noise_estimate)
 
 
 def _require_room(kernel: SplittingKernel, estimate: Given) -> None:
@@ -160,10 +167,10 @@ def _require_room(kernel: SplittingKernel, estimate: Given) -> None:
 
 def _whitened(given: Given, metric: Any) -> list[Array]:
     """Leaves of the variance of L ∇U, L the metric's diagonal factor."""
-    scale = getattr(metric, "scale", jnp.ones(()))
+    scale = metric.scale if isinstance(metric, Diagonal) else jnp.ones(())
     if isinstance(scale, jax.Array) and scale.ndim == 0:
         return [scale**2 * v for v in jax.tree.leaves(given.variance)]
-    if given._is_scalar():
+    if given.is_scalar:
         return [s**2 * given.variance for s in jax.tree.leaves(scale)]
     checks.require_same_structure(given.variance, scale, "noise_estimate", "the metric's scale")
     return jax.tree.leaves(jax.tree.map(lambda s, v: s**2 * v, scale, given.variance))

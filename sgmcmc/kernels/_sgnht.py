@@ -17,7 +17,7 @@ momentum r of `sgmcmc.metrics` the two letters that belong to it are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -25,47 +25,59 @@ from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Constant, as_rate
-from sgmcmc.gradients._base import Estimator
+from sgmcmc._special import relative_growth
+from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
-from sgmcmc.kernels._splitting import Phase, SplittingKernel, build, extend
-from sgmcmc.kernels._words import plan
-from sgmcmc.metrics._base import Metric
+from sgmcmc.kernels._flows import AbstractFlow, Drift, Kick, Pace, Phase
+from sgmcmc.kernels._splitting import SplittingKernel, build
+from sgmcmc.kernels._words import plan, table
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
-from sgmcmc.types import Array, Key, PyTree, State
+from sgmcmc.types import Array, Key, PyTree
 
 
-class ThermostatKernel(SplittingKernel):
-    """A word with the letter D; `State.extra` holds ξ and what rounding took from it, (2,).
+class ThermostatDrift(AbstractFlow):
+    """D: ξ += (t/μ) (rᵀr − dT); `State.extra["thermostat"]` is ξ and what rounding took from it.
 
     With a mass of d the steps of ξ are of order h √(2/d), for a network far below the spacing
-    of float32 near ξ: their rounding is summed and given back. See `sgnht`.
+    of float32 near ξ: their rounding is summed and given back. ξ begins at A, which it would
+    stay near without gradient noise.
     """
 
-    thermostat_mass: Constant | None
+    mass: Array | None
 
-    def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
-        """The first state, with ξ = A: what it would stay near without gradient noise."""
-        state = super().init(position, rng_key, data)
-        assert self.friction is not None
-        start = self.friction(state.clock.count)
-        dtype = trees.accumulator_dtype(state.position)
-        return state._replace(extra=jnp.stack([start, jnp.zeros_like(start)]).astype(dtype))
+    letter: ClassVar[str] = "D"
+    purpose: ClassVar[str] = "the thermostat does nothing"
+    # ξ has a law of its own at each temperature.
+    keeps_temperature: ClassVar[tuple[str, ...]] = ("thermostat",)
 
-    def _apply(
-        self, letter: str, fraction: float, row: int, phase: Phase, noise: Array, pace: Any
-    ) -> Phase:
-        t, thermostat = fraction * pace.dt, phase.extra
-        if letter == "D":
-            mass = self.thermostat_mass
-            divisor = trees.size(phase.position) if mass is None else mass.value
-            moved = thermostat_drift(thermostat, phase.momentum, t, divisor, pace.temperature)
-            return phase._replace(extra=moved)
-        if letter == "O":
-            normals = noises.to_tree(noise[row], phase.position)
-            diffusion = pace.friction * pace.temperature
-            momentum = thermostat_friction(phase.momentum, normals, t, thermostat[0], diffusion)
-            return phase._replace(momentum=momentum)
-        return super()._apply(letter, fraction, row, phase, noise, pace)
+    def init(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+        pair = jnp.stack([pace.friction, jnp.zeros_like(pace.friction)])
+        return {"thermostat": pair.astype(trees.accumulator_dtype(position))}
+
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        divisor = trees.size(phase.position) if self.mass is None else self.mass
+        moved = thermostat_drift(
+            phase.extra["thermostat"], phase.momentum, t, divisor, pace.temperature
+        )
+        return phase._replace(extra={**phase.extra, "thermostat": moved})
+
+
+class ThermostatFriction(AbstractFlow):
+    """O: r ← e^{−ξt} r + √(2AT t φ(−2ξt)) R, with D's ξ in the friction's place."""
+
+    letter: ClassVar[str] = "O"
+    normals: ClassVar[int] = 1
+    rubs: ClassVar[bool] = True
+    purpose: ClassVar[str] = "the thermostat does nothing"
+
+    def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
+        normals = noises.to_tree(rows[0], phase.position)
+        diffusion = pace.friction * pace.temperature
+        momentum = thermostat_friction(
+            phase.momentum, normals, t, phase.extra["thermostat"][0], diffusion
+        )
+        return phase._replace(momentum=momentum)
 
 
 def thermostat_drift(
@@ -87,12 +99,6 @@ def thermostat_friction(
     return trees.axpy(amplitude, noise, trees.scale(jnp.exp(-thermostat * t), momentum))
 
 
-def relative_growth(y: Array) -> Array:
-    """φ(y) = (e^y − 1)/y, which is 1 at y = 0."""
-    zero = y == 0
-    return jnp.where(zero, 1.0, jnp.expm1(y) / jnp.where(zero, 1.0, y))
-
-
 def sgnht(
     posterior: Posterior,
     step_size: Any,
@@ -100,12 +106,12 @@ def sgnht(
     friction: Any = 1.0,
     thermostat_mass: Any = None,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
     word: str = "BADODAB",
     fractions: Sequence[float] | None = None,
-) -> ThermostatKernel:
+) -> SplittingKernel:
     """SGNHT (Ding et al. 2014) by the symmetric splitting BADODAB (Leimkuhler and Shang 2016).
 
     Langevin dynamics that takes the heat of gradient noise out of itself, if that noise is
@@ -126,10 +132,17 @@ def sgnht(
         ValueError: `thermostat_mass` is not positive; a word without D, O, B or A, or with
             U, whose exact flow needs a friction that stands still.
     """
-    kernel = build(
+    mass = None
+    if thermostat_mass is not None:
+        rate = as_rate(thermostat_mass, "thermostat_mass", above_zero=True)
+        if not isinstance(rate, Constant):
+            raise TypeError("thermostat_mass: got a schedule; expected a number or None")
+        mass = rate.value
+    flows = table(Drift(), Kick(), ThermostatDrift(mass), ThermostatFriction())
+    return build(
         posterior,
         step_size,
-        plan(word, fractions, thermostat=True),
+        plan(word, flows, fractions),
         name="sgnht",
         friction=friction,
         temperature=temperature,
@@ -137,8 +150,3 @@ def sgnht(
         gradient=gradient,
         noise=noise,
     )
-    if thermostat_mass is not None:
-        thermostat_mass = as_rate(thermostat_mass, "thermostat_mass", above_zero=True)
-        if not isinstance(thermostat_mass, Constant):
-            raise TypeError("thermostat_mass: got a schedule; expected a number or None")
-    return extend(kernel, ThermostatKernel, thermostat_mass=thermostat_mass)

@@ -20,28 +20,35 @@ Under minibatches none of them beats order 2 in the step size (Franzese et al. 2
 
 from __future__ import annotations
 
-from math import factorial, sqrt
+from abc import abstractmethod
+from math import sqrt
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc.gradients._base import Estimator
+from sgmcmc._schedule import Rate, as_rate
+from sgmcmc._special import h_ratio, k_ratio, phi_ratio, psi_ratio
+from sgmcmc.clocks._base import AbstractClock
+from sgmcmc.clocks._schedules import as_clock
+from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
-from sgmcmc.kernels._splitting import Pace, Phase, SplittingKernel, build
-from sgmcmc.kernels._words import Plan
-from sgmcmc.metrics._base import Metric
+from sgmcmc.kernels._base import Traits
+from sgmcmc.kernels._flows import Pace, Phase
+from sgmcmc.kernels._phases import AbstractPhaseKernel
+from sgmcmc.kernels._splitting import (
+    check_batches,
+    check_parts,
+    dynamics_traits,
+    friction_rate,
+    require_constant,
+)
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
 from sgmcmc.types import Array, PyTree, State
-
-# Three normals and two gradients a step; there are no letters to execute.
-PLAN = Plan(substeps=(), num_normals=3, gradient_evaluations=2, order=3)
-
-# Below this γt the series serve, which need 24 terms there; above it the closed forms have
-# lost at most two digits.
-SWITCH = 2.0
 
 
 class _Noise(NamedTuple):
@@ -71,8 +78,30 @@ class _Flow(NamedTuple):
         return f**2 * self.h * psi_ratio(self.friction * f * self.h)
 
 
-class ShiftedOde(SplittingKernel):
-    """What the three schemes share: the noise, and impulses hG in whitened coordinates."""
+class AbstractShiftedOde(AbstractPhaseKernel):
+    """What the three schemes share: the noise, and impulses hG in whitened coordinates.
+
+    Three normals and two gradients a step.
+    """
+
+    posterior: Posterior
+    clock: AbstractClock
+    friction: Rate | None
+    temperature: Rate
+    metric: AbstractMetric
+    gradient: AbstractEstimator
+    name: str = eqx.field(static=True)
+    noise: str = eqx.field(static=True)
+
+    @property
+    def traits(self) -> Traits:
+        # Weak order 3 asks for a normal's moments through order 7; "fast" has them through 5.
+        order = 2 if self.noise == "fast" else 3
+        return dynamics_traits(self.name, order, self.gradient, 2)
+
+    @property
+    def num_normals(self) -> int:
+        return 3
 
     def _noise(self, noise: Array, phase: Phase, pace: Pace) -> _Noise:
         heat = jnp.sqrt(2 * pace.friction * pace.temperature * pace.dt)
@@ -86,16 +115,27 @@ class ShiftedOde(SplittingKernel):
 
     def _impulse(self, phase: Phase, batch: Any, pace: Pace) -> tuple[PyTree, Phase]:
         """hG at the phase's position."""
-        phase = self._evaluate(phase, batch)
+        phase = self.evaluated(phase, batch)
         return trees.scale(pace.dt, self.metric.to_momentum(phase.gradient)), phase
 
 
-class Sort(ShiftedOde):
-    """The scheme SORT, and the frame of ShOULD, which differs in how the noise enters."""
+class AbstractSort(AbstractShiftedOde):
+    """The frame of SORT and ShOULD, which differ in how the noise enters."""
+
+    @property
+    def swaps(self) -> bool:
+        # The bridge's noise of the step before is still in the momentum at the record.
+        return False
+
+    @abstractmethod
+    def _whole(
+        self, flow: _Flow, momentum: PyTree, first: PyTree, second: PyTree, bridge: _Noise
+    ) -> tuple[PyTree, PyTree]:
+        """The step's shift of the position, and the momentum before its closing kick."""
 
     def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
         """Where the step before ends, which is recorded, and where this one stands at last."""
-        pace, phase = self._begin(state)
+        pace, phase = self.pace(state), self.begin(state)
         flow = _Flow(pace.dt, pace.friction)
         first, phase = self._impulse(phase, batch, pace)
         end = phase._replace(momentum=trees.axpy(-1 / 6, first, phase.momentum))
@@ -107,6 +147,10 @@ class Sort(ShiftedOde):
         shift, momentum = self._whole(flow, end.momentum, first, second, bridge)
         after = self._moved(middle._replace(position=end.position), shift)
         return end, after._replace(momentum=momentum)
+
+
+class Sort(AbstractSort):
+    """The scheme SORT."""
 
     def _whole(
         self, flow: _Flow, momentum: PyTree, first: PyTree, second: PyTree, bridge: _Noise
@@ -126,7 +170,7 @@ class Sort(ShiftedOde):
         )
 
 
-class Should(Sort):
+class Should(AbstractSort):
     """The scheme ShOULD: noise enters as the linear flow's regression on W, H and K."""
 
     def _whole(
@@ -145,13 +189,13 @@ class Should(Sort):
         )
 
 
-class Quicsort(ShiftedOde):
+class Quicsort(AbstractShiftedOde):
     """The scheme QUICSORT: gradients at the two Gauss nodes, none at the ends."""
 
     def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
         """Twice the step's end: it is recorded where it stands."""
         left, right = 0.5 - sqrt(3) / 6, 0.5 + sqrt(3) / 6
-        pace, start = self._begin(state)
+        pace, start = self.pace(state), self.begin(state)
         flow = _Flow(pace.dt, pace.friction)
         bridge = self._noise(noise, start, pace)
         shifted = _sum((1, start.momentum), (1, bridge.h), (6, bridge.k))
@@ -180,41 +224,6 @@ class Quicsort(ShiftedOde):
         return after, after
 
 
-def phi_ratio(z: Array) -> Array:
-    """φ(t)/t at z = γt: (1 − e^{−z})/z, 1 at z = 0."""
-    zero = z == 0
-    return jnp.where(zero, 1.0, -jnp.expm1(-z) / jnp.where(zero, 1.0, z))
-
-
-def psi_ratio(z: Array) -> Array:
-    """ψ(t)/t² at z = γt: (e^{−z} + z − 1)/z², 1/2 at z = 0."""
-    large = jnp.maximum(z, SWITCH)
-    return _switch(z, _PSI_SERIES, (jnp.exp(-large) + large - 1) / large**2)
-
-
-def h_ratio(a: Array) -> Array:
-    """c_H/h at a = γh: 6 (e^{−a}(a + 2) + a − 2)/a³, 1 at a = 0."""
-    large = jnp.maximum(a, SWITCH)
-    return _switch(a, _H_SERIES, 6 * (jnp.exp(-large) * (large + 2) + large - 2) / large**3)
-
-
-def k_ratio(a: Array) -> Array:
-    """c_K/h at a = γh: 60 (e^{−a}(a² + 6a + 12) − (a² − 6a + 12))/a⁴, −a at small a."""
-    large = jnp.maximum(a, SWITCH)
-    decayed = jnp.exp(-large) * (large**2 + 6 * large + 12)
-    closed = 60 * (decayed - (large**2 - 6 * large + 12)) / large**4
-    return a * _switch(a, _K_SERIES, closed / large)
-
-
-def _switch(z: Array, coefficients: tuple[float, ...], closed: Array) -> Array:
-    """The series below SWITCH, where closed forms cancel to nothing; `closed` above."""
-    small = jnp.minimum(z, SWITCH)
-    series = jnp.zeros_like(z)
-    for coefficient in reversed(coefficients):
-        series = series * small + coefficient
-    return jnp.where(z < SWITCH, series, closed)
-
-
 def _sum(*terms: tuple[Array | float, PyTree]) -> PyTree:
     """Σ a x over the terms (a, x)."""
     (a, x), *rest = terms
@@ -224,14 +233,6 @@ def _sum(*terms: tuple[Array | float, PyTree]) -> PyTree:
     return total
 
 
-_TERMS = 24
-
-_PSI_SERIES = tuple((-1) ** n / factorial(n) for n in range(2, _TERMS + 2))
-
-_H_SERIES = tuple(6 * (-1) ** n * (2 - n) / factorial(n) for n in range(3, _TERMS + 3))
-
-_K_SERIES = tuple(60 * (-1) ** n * (n - 3) * (n - 4) / factorial(n) for n in range(5, _TERMS + 5))
-
 
 def sort(
     posterior: Posterior,
@@ -239,10 +240,10 @@ def sort(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
-) -> SplittingKernel:
+) -> AbstractShiftedOde:
     """SORT (Foster, Lyons and Oberhauser 2021, arXiv 2101.03446), two gradients a step.
 
     Order 3, weakly and strongly, with full gradients; on Gaussians ⟨x²⟩ is off by O(h⁴), stable
@@ -271,10 +272,10 @@ def should(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
-) -> SplittingKernel:
+) -> AbstractShiftedOde:
     """ShOULD (Foster, Lyons and Oberhauser 2021, arXiv 2101.03446), two gradients a step.
 
     SORT with its noise entering as the exact flow's best guess from W, H and K. Order 3, weakly
@@ -303,10 +304,10 @@ def quicsort(
     *,
     friction: Any = 1.0,
     temperature: Any = 1.0,
-    metric: Metric = identity(),
-    gradient: Estimator = minibatch(),
+    metric: AbstractMetric = identity(),
+    gradient: AbstractEstimator = minibatch(),
     noise: str = "gaussian",
-) -> SplittingKernel:
+) -> AbstractShiftedOde:
     """QUICSORT (2025, arXiv 2508.16485), two gradients a step.
 
     Gradients at the two Gauss nodes of the step, none at its ends. Order 3, weakly and strongly,
@@ -332,13 +333,24 @@ def _third_order(
     posterior: Posterior,
     step_size: Any,
     *,
-    kind: type[ShiftedOde],
+    kind: type[AbstractShiftedOde],
     name: str,
+    friction: Any,
+    temperature: Any,
+    metric: AbstractMetric,
+    gradient: AbstractEstimator,
     noise: str,
-    **options: Any,
-) -> SplittingKernel:
-    # Weak order 3 asks for a normal's moments through order 7; "fast" has them through 5.
-    order = 2 if noise == "fast" else PLAN.order
-    return build(
-        posterior, step_size, PLAN, name=name, noise=noise, order=order, kind=kind, **options
+) -> AbstractShiftedOde:
+    check_parts(posterior, metric, gradient, noise)
+    require_constant(metric)
+    check_batches(gradient, 2, 1)
+    return kind(
+        posterior=posterior,
+        clock=as_clock(step_size),
+        friction=friction_rate(friction, step_size),
+        temperature=as_rate(temperature, "temperature"),
+        metric=metric,
+        gradient=gradient,
+        name=name,
+        noise=noise,
     )

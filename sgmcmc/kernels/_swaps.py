@@ -16,7 +16,7 @@ e^{−χ²/2} is the function whose mean is e^{−a²v/2}, a Bessel function; to
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ def batch_noise(differences: Array, mask: Array, data_size: int, replacement: bo
 def exact(
     posterior: Posterior,
     positions: PyTree,
-    batch: Any,
+    batch: Batch | None,
     energy_variance: Array | None,
     block_size: int | None = None,
 ) -> Measured:
@@ -102,10 +102,10 @@ def exact(
         energy_variance: σ² of each energy where the target itself is noisy; None: none.
         block_size: examples evaluated at a time.
     """
-    if posterior.log_likelihood is None:
+    if not posterior.has_data:
         energies = jax.vmap(posterior.potential)(positions)
     else:
-        data = batch.data if isinstance(batch, Batch) else batch
+        data = None if batch is None else batch.data
         size = 4096 if block_size is None else block_size
         log_density = lambda one: posterior.log_density(one, data, block_size=size)  # noqa: E731
         energies = -jax.vmap(log_density)(positions)
@@ -116,7 +116,7 @@ def exact(
 def estimated(
     posterior: Posterior,
     positions: PyTree,
-    batch: Any,
+    batch: Batch | None,
     energy_variance: Array | None,
     replacement: bool,
 ) -> Measured:
@@ -128,13 +128,13 @@ def estimated(
         energy_variance: σ² of each energy; None: that of a difference is estimated.
         replacement: whether an example may come twice in a batch.
     """
-    if posterior.log_likelihood is None:
+    if not posterior.has_data:
         return exact(posterior, positions, batch, energy_variance)
     assert posterior.data_size is not None
-    data = batch.data if isinstance(batch, Batch) else batch
-    examples = jax.vmap(posterior.example_potentials, (0, None))(positions, data)
+    assert batch is not None
+    examples = jax.vmap(posterior.example_potentials, (0, None))(positions, batch.data)
     mask = jnp.ones(examples.shape[1:], examples.dtype)
-    if isinstance(batch, Batch) and batch.mask is not None:
+    if batch.mask is not None:
         mask = batch.mask.astype(examples.dtype)
     priors = jax.vmap(posterior.prior_potential)(positions).astype(examples.dtype)
     factor = posterior.data_size / jnp.sum(mask)

@@ -26,10 +26,8 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise
 from sgmcmc._checks import check_range, positive
-from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Rate, as_rate
-from sgmcmc.clocks._base import Untuned
-from sgmcmc.kernels import _base as base
+from sgmcmc.kernels._base import AbstractDynamics, require_kernel
 from sgmcmc.types import Array, Key, PyTree
 
 
@@ -62,7 +60,7 @@ class LocalValue(NamedTuple):
 class LocalEntropy(eqx.Module):
     """F and ∇F; made by `local_entropy`. A pytree: its numbers are leaves."""
 
-    kernel: Any
+    kernel: AbstractDynamics
     precision: Rate
     averaging: Array | None
     num_steps: int = eqx.field(static=True)
@@ -202,21 +200,22 @@ def local_entropy(
         TypeError, ValueError: bad input, by name; kernels that need all data, several batches
             a step, or a step size that is still to be chosen.
     """
-    base.require_kernel(kernel)
-    posterior = getattr(kernel, "posterior", None)
-    if not isinstance(posterior, Posterior) or not hasattr(kernel, "temperature"):
+    require_kernel(kernel)
+    if not isinstance(kernel, AbstractDynamics):
         raise TypeError(
             f"kernel: got {type(kernel).__name__} without a posterior and a temperature; expected "
             "a sampler such as sgmcmc.sgld(posterior, step_size)"
         )
-    if posterior.precision is not None:
+    if kernel.posterior.precision is not None:
         raise ValueError("kernel: its posterior is localised already; pass one that is not")
-    if isinstance(getattr(kernel, "clock", None), Untuned):
+    if kernel.clock.untuned:
         raise ValueError("step_size: got None; expected a number, nothing is tuned here")
+    traits = kernel.traits
     for name, plain in (("needs_data", False), ("refresh_every", None), ("batches_per_step", 1)):
-        if getattr(kernel, name, plain) != plain:
+        asked = traits._asdict()[name]
+        if asked != plain:
             raise ValueError(
-                f"kernel: got one with {name}={getattr(kernel, name)}; the inner loop has one "
+                f"kernel: got one with {name}={asked}; the inner loop has one "
                 "minibatch a step and nothing else"
             )
     checks.count(num_steps, "num_steps", least=1)

@@ -7,9 +7,8 @@ One step of this kernel is an outer step of `sgmcmc.optim.entropy_sgld`, with an
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -18,49 +17,52 @@ from sgmcmc import _tree as trees
 from sgmcmc import noise
 from sgmcmc._checks import check_range, positive
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Rate
-from sgmcmc.clocks._base import Clock
+from sgmcmc.clocks._base import AbstractClock
 from sgmcmc.clocks._schedules import as_clock
+from sgmcmc.kernels._base import AbstractKernel, Traits, shown
 from sgmcmc.local._entropy import LocalEntropy
 from sgmcmc.types import Array, Info, Key, PyTree, State
 
 
-class GibbsKernel(eqx.Module):
+class GibbsKernel(AbstractKernel):
     """See `gibbs_posterior`."""
 
     entropy: LocalEntropy
-    clock: Clock
+    clock: AbstractClock
     power: Array
 
-    order: ClassVar[int] = 1
-    refresh_every: ClassVar[int | None] = None
-
     @property
-    def name(self) -> str:
-        return f"gibbs_posterior({self.entropy.kernel.name})"
-
-    @property
-    def posterior(self) -> Posterior:
+    def posterior(self) -> Posterior:  # type: ignore[override]
         return self.entropy.kernel.posterior
 
     @property
-    def temperature(self) -> Rate:
-        return self.entropy.kernel.temperature
-
-    @property
-    def batches_per_step(self) -> int:
-        """One for each inner step."""
+    def length(self) -> int:
+        """Inner steps, and batches, of an outer step."""
         return self.entropy.num_burnin + self.entropy.num_steps
 
     @property
-    def gradient_evaluations(self) -> float:
-        return self.batches_per_step * self.entropy.kernel.gradient_evaluations
+    def traits(self) -> Traits:
+        inner = self.entropy.kernel.traits
+        return Traits(
+            name=f"gibbs_posterior({inner.name})",
+            order=1,
+            gradient_evaluations=self.length * inner.gradient_evaluations,
+            batches_per_step=self.length,
+            batches=inner.batches,
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        """The outer step size, and the inner kernel's temperature."""
+        return {
+            "step_size": shown(self.clock.step_size),
+            "temperature": shown(self.entropy.kernel.temperature),
+        }
 
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
         """The first state; there is no momentum to draw."""
         checks.require_floating(position, "params")
         position = jax.tree.map(jnp.asarray, position)
-        return State(position, (), (), (), self.clock.init())
+        return State(position, (), (), (), self.clock.init(position))
 
     def draw(self, rng_key: Key, state: State) -> tuple[PyTree, Key]:
         """The outer normals, and the inner loop's key: its kernel draws as it steps."""
@@ -71,12 +73,12 @@ class GibbsKernel(eqx.Module):
     def drive(self, noise: tuple[PyTree, Key], state: State, batch: Any) -> tuple[State, Info]:
         """One outer step; `batch` holds those of the inner steps along a leading axis."""
         normals, key = noise
-        if self.batches_per_step == 1:
+        if self.length == 1:
             batch = jax.tree.map(lambda x: x[None], batch)
         count = state.clock.count
         dt, weight, clock = self.clock.tick(state.clock)
         found = self.entropy.gradient(key, state.position, batch, step=count)
-        spread = jnp.sqrt(2 * dt * self.temperature(count) / self.power)
+        spread = jnp.sqrt(2 * dt * self.entropy.kernel.temperature(count) / self.power)
         position = trees.axpy(dt, found.gradient, state.position)
         position = trees.axpy(spread, normals, position)
         info = Info(
@@ -89,13 +91,6 @@ class GibbsKernel(eqx.Module):
             finite=found.finite,
         )
         return state._replace(position=position, clock=clock), info
-
-    def step(self, rng_key: Key, state: State, batch: Any = None) -> tuple[State, Info]:
-        """`drive(draw(rng_key, state), state, batch)`."""
-        return self.drive(self.draw(rng_key, state), state, batch)
-
-    def refresh(self, state: State, data: PyTree) -> State:
-        return state
 
 
 def gibbs_posterior(entropy: LocalEntropy, step_size: Any, *, power: float = 1.0) -> GibbsKernel:

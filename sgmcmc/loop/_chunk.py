@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from sgmcmc import _tree as trees
+from sgmcmc.kernels._base import AbstractKernel
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams import _streams as streams
 from sgmcmc.types import Array, Info, Key, PyTree, State
@@ -47,7 +48,7 @@ class Inputs(NamedTuple):
     """What a chunk reads: arrays are arguments of the jitted function, the rest is static."""
 
     program: Program
-    kernel: Any
+    kernel: AbstractKernel
     data: PyTree
     keys: Keys
     collect: Callable[[PyTree], PyTree] | None
@@ -142,7 +143,7 @@ def _advance(
 ) -> tuple[Carry, Recorded]:
     """The loop itself; `over_chains` is `jax.vmap`, or nothing for a chain by itself."""
     program, kernel, keys = inputs.program, inputs.kernel, inputs.keys
-    source = batches.source(program.stream, program.batch_size, inputs.data, kernel)
+    source = kernel.source(program.stream, program.batch_size, inputs.data)
 
     def step(t: Array, state: State, order: Array) -> tuple[State, Array, Info]:
         state = refreshed(kernel, t, state, inputs.data, over_chains)
@@ -212,13 +213,13 @@ class _Loop(NamedTuple):
 
 
 def refreshed(
-    kernel: Any, t: Array, state: State, data: PyTree, over_chains: Callable[..., Any]
+    kernel: AbstractKernel, t: Array, state: State, data: PyTree, over_chains: Callable[..., Any]
 ) -> State:
     """`state` before step t, with what the kernel recomputes from all data every so often.
 
     The first state has it from `init`.
     """
-    every = getattr(kernel, "refresh_every", None)
+    every = kernel.traits.refresh_every
     if every is None:
         return state
     refresh = over_chains(lambda state: kernel.refresh(state, data))

@@ -5,13 +5,13 @@ this is the identity metric in the coordinates L⁻¹θ: laws are unchanged. `rm
 `position_dependent`, for `psgld`, change with the position.
 """
 
-from sgmcmc.metrics._base import Metric, Preconditioner
+from sgmcmc.metrics._base import AbstractMetric, AbstractPreconditioner
 from sgmcmc.metrics._constant import dense, diagonal, identity
 from sgmcmc.metrics._position_dependent import position_dependent, rmsprop
 
 __all__ = [
-    "Metric",
-    "Preconditioner",
+    "AbstractMetric",
+    "AbstractPreconditioner",
     "dense",
     "diagonal",
     "identity",

@@ -11,7 +11,6 @@ With G constant this is the identity metric in the coordinates L⁻¹θ: laws ar
 
 from __future__ import annotations
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,14 +18,12 @@ from jax.flatten_util import ravel_pytree
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.types import Array, PyTree
 
 
-class Identity(eqx.Module):
+class Identity(AbstractMetric):
     """G = I."""
-
-    def check(self, position: PyTree) -> None:
-        pass
 
     def to_position(self, momentum: PyTree) -> PyTree:
         return momentum
@@ -35,7 +32,7 @@ class Identity(eqx.Module):
         return gradient
 
 
-class Diagonal(eqx.Module):
+class Diagonal(AbstractMetric):
     """G = diag(scale²)."""
 
     scale: PyTree
@@ -58,7 +55,7 @@ class Diagonal(eqx.Module):
         return isinstance(self.scale, jax.Array) and self.scale.ndim == 0
 
 
-class Dense(eqx.Module):
+class Dense(AbstractMetric):
     """G = covariance = L Lᵀ, over the parameters raveled in tree order."""
 
     factor: Array

@@ -22,13 +22,14 @@ from jax.flatten_util import ravel_pytree
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range, positive
+from sgmcmc.metrics._base import AbstractPreconditioner
 from sgmcmc.types import Array, PyTree
 
 # Unit vectors that are pushed through at a time.
 BLOCK = 32
 
 
-class PositionDependent(eqx.Module):
+class PositionDependent(AbstractPreconditioner):
     """G_i = function(θ)_i."""
 
     function: Callable[[PyTree], PyTree]
@@ -38,9 +39,6 @@ class PositionDependent(eqx.Module):
         """Raise a ValueError unless `function(position)` looks like `position`."""
         shape = jax.eval_shape(self.function, position)
         checks.require_same_structure(shape, position, "metric", "the parameters")
-
-    def init(self, position: PyTree) -> PyTree:
-        return ()
 
     def evaluate(
         self,
@@ -62,16 +60,13 @@ class RMSPropMemory(NamedTuple):
     steps: Array
 
 
-class RMSProp(eqx.Module):
+class RMSProp(AbstractPreconditioner):
     """G = 1/(λ + √V), V a running mean of squared gradients; see `rmsprop`."""
 
     decay: Array
     epsilon: Array
     freeze_after: Array | None
     gamma: bool = eqx.field(static=True)
-
-    def check(self, position: PyTree) -> None:
-        pass
 
     def init(self, position: PyTree) -> RMSPropMemory:
         wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731

@@ -11,7 +11,7 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
-from sgmcmc._posterior import Posterior, log_density_shape
+from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams import _streams as streams
@@ -56,9 +56,8 @@ def find_mode(
     checks.require_floating(params, "params")
     checks.count(num_steps, "num_steps", least=1)
     schedule = _schedule(learning_rate, int(num_steps))
-    kernel = _Target(posterior)
-    data, stream, batch_size = batches.data_and_stream(kernel, data, "reshuffled", batch_size)
-    log_density_shape(kernel, params, data, batch_size)
+    data, stream, batch_size = batches.data_and_stream(posterior, data, "reshuffled", batch_size)
+    posterior.check_shapes(params, data, batch_size)
     params = jax.tree.map(jnp.asarray, params)
     found = _descend(posterior, params, data, key, stream, batch_size, int(num_steps), schedule)
     if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(found)):
@@ -80,12 +79,6 @@ def _schedule(learning_rate: Any, num_steps: int) -> Any:
             f"learning_rate: got {learning_rate!r}; allowed: a number > 0, or a schedule"
         )
     return optax.cosine_decay_schedule(learning_rate, num_steps)
-
-
-class _Target(eqx.Module):
-    """What the checks of `sample` look at."""
-
-    posterior: Posterior
 
 
 @eqx.filter_jit

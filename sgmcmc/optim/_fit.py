@@ -104,7 +104,8 @@ def fit(
     for name, number in (("evaluate_every", evaluate_every), ("chunk_steps", chunk_steps)):
         if number is not None:
             checks.count(number, name, least=1)
-    data, chosen, batch_size = batches.data_and_stream(_Target(loss), data, stream, batch_size)
+    target = loss if isinstance(loss, Posterior) else None
+    data, chosen, batch_size = batches.data_and_stream(target, data, stream, batch_size)
     if not isinstance(loss, Posterior):
         loss = trees.as_callable(loss, "loss")
     epoch = 1 if data is None else chosen.period(leading_axis(data), batch_size)
@@ -113,19 +114,13 @@ def fit(
     if num_replicas is not None:
         batch_key = jax.random.split(batch_key, num_replicas)
         loss_key = jax.random.split(loss_key, num_replicas)
-    target = Loss(loss, fixed, bool(random_loss))
     inputs = FitInputs(
-        target, optimizer, data, batch_key, loss_key, chosen, batch_size, num_replicas is not None
-    )
+        Loss(loss, fixed, bool(random_loss)), optimizer, data, batch_key, loss_key, chosen,
+        batch_size, num_replicas is not None,
+    )  # fmt: skip
     every = total if evaluate is None else (evaluate_every or epoch)
     moving = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), moving)
     return _run(inputs, moving, total, num_replicas or 1, evaluate, every, chunk_steps, progress)
-
-
-class _Target(NamedTuple):
-    """What the checks of `sample` look at."""
-
-    posterior: Any
 
 
 @dataclasses.dataclass

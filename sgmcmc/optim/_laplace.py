@@ -67,7 +67,7 @@ def laplace(
         )
     whitened = _Whitened(posterior, start, jnp.asarray(vectors / np.sqrt(values), start.dtype),
                          unravel)  # fmt: skip
-    if posterior.log_likelihood is None:
+    if not posterior.has_data:
         target = Posterior.from_log_density(whitened.log_prior)
     else:
         assert posterior.data_size is not None

@@ -117,7 +117,7 @@ def _freeze(continuation: Continuation | None) -> Saved:
     )
 
 
-FORMAT = "sgmcmc-run-1"
+FORMAT = "sgmcmc-run-2"
 
 _HEADER = "header.json"
 

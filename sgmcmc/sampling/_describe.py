@@ -12,33 +12,27 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from sgmcmc import _tree as trees
-from sgmcmc._schedule import Constant
 from sgmcmc._version import __version__
-from sgmcmc.clocks._base import Clock
+from sgmcmc.kernels._base import AbstractKernel
 
 
 def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
     """What was asked for, as JSON-able numbers and strings."""
-    kernel, program = inputs.kernel, inputs.program
-    numbers = {
-        name: _rate(getattr(kernel, name, None)) for name in ("clock", "friction", "temperature")
-    }
+    traits, program = inputs.kernel.traits, inputs.program
+    absent = dict.fromkeys(
+        ("step_size", "friction", "temperature", "metric", "gradient", "noise")
+    )
     return {
-        "sampler": getattr(kernel, "name", type(kernel).__name__),
-        "step_size": numbers["clock"],
-        "friction": numbers["friction"],
-        "temperature": numbers["temperature"],
-        "metric": type(getattr(kernel, "metric", None)).__name__.lower(),
-        "gradient": _estimator(kernel),
-        "noise": getattr(kernel, "noise", None),
-        "order": kernel.order,
-        "gradient_evaluations_per_step": float(kernel.gradient_evaluations),
+        "sampler": traits.name,
+        **absent,
+        **inputs.kernel.numbers(),
+        "order": traits.order,
+        "gradient_evaluations_per_step": float(traits.gradient_evaluations),
         "data_size": program.data_size or None,
         "batch_size": program.batch_size or None,
         # Without data the batch size is 0; under `full` it is the size of the data.
         "requested_batch_size": None
-        if program.stream.name == "full"
+        if program.stream.law == "all"
         else program.batch_size or None,
         "stream": program.stream.name if program.data_size else None,
         "num_parameters": program.num_parameters,
@@ -60,52 +54,36 @@ def versions() -> dict[str, str]:
     }
 
 
-def fingerprint(kernel: Any) -> str:
+def fingerprint(kernel: AbstractKernel) -> str:
     """A hash of a kernel's structure and numbers, to recognise it after a run is loaded.
 
-    Functions are known by their module and name alone: their code is not compared, nor are
-    the constants that they close over.
+    It is of what the kernel says of itself (`traits`, `numbers`), of its arrays in their order,
+    of its static choices, and of the names of its functions: not of where a class or a function
+    is kept, so that a module may be renamed and saved runs still go on. Functions' code is not
+    compared, nor are the constants that they close over.
     """
     digest = hashlib.sha256()
-    for path, leaf in trees.named_leaves(eqx.filter(kernel, eqx.is_array)):
+    for leaf in jax.tree.leaves(eqx.filter(kernel, eqx.is_array)):
         array = np.asarray(leaf)
-        digest.update(f"{path} {array.dtype} {array.shape}".encode())
+        digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     functions = jax.tree.leaves(kernel, is_leaf=lambda x: isinstance(x, Partial))
     for function in functions:
         code = function.func if isinstance(function, Partial) else function
         if callable(code):
-            name = getattr(code, "__qualname__", type(code).__name__)
-            digest.update(f"{getattr(code, '__module__', '')}.{name}".encode())
-    digest.update(repr(_choices(kernel)).encode())
-    plan = getattr(kernel, "plan", None)
-    digest.update(repr((getattr(kernel, "name", ""), getattr(kernel, "noise", ""), plan)).encode())
-    digest.update(repr((_estimator(kernel), getattr(kernel, "refresh_every", None))).encode())
+            digest.update(getattr(code, "__qualname__", type(code).__name__).encode())
+    traits = [item for item in kernel.traits._asdict().items() if item[1] is not None]
+    digest.update(repr((traits, kernel.numbers(), _choices(kernel))).encode())
     return digest.hexdigest()
 
 
-def _choices(module: Any) -> list[Any]:
-    """What a module and its parts are, and how they are set, apart from arrays and functions."""
-    made: list[Any] = [type(module).__name__]
-    for field in dataclasses.fields(module) if isinstance(module, eqx.Module) else ():
-        value = getattr(module, field.name)
-        if isinstance(value, eqx.Module):
-            made.append((field.name, _choices(value)))
-        elif isinstance(value, str | bool | int | None):
-            made.append((field.name, value))
-    return made
-
-
-def _estimator(kernel: Any) -> str:
-    gradient = getattr(kernel, "gradient", None)
-    return getattr(gradient, "name", type(gradient).__name__.lower())
-
-
-def _rate(rate: Any) -> float | str | None:
-    if isinstance(rate, Clock):
-        rate = rate.step_size
-    if isinstance(rate, Constant):
-        value = np.asarray(rate.value)
-        # The shortest number that rounds to this one: 0.2, not 0.20000000298.
-        return float(str(value)) if value.ndim == 0 else None
-    return None if rate is None else "schedule"
+def _choices(part: Any) -> list[Any]:
+    """The static fields of a module and its parts, without their names, arrays and functions."""
+    if isinstance(part, eqx.Module):
+        values = [getattr(part, field.name) for field in dataclasses.fields(part)]
+        return [made for value in values for made in _choices(value)]
+    if isinstance(part, tuple | list):
+        return [made for value in part for made in _choices(value)]
+    if isinstance(part, dict):
+        return [made for name in sorted(part) for made in [name, *_choices(part[name])]]
+    return [part] if isinstance(part, str | bool | int | float) else []

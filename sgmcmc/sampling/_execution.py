@@ -239,15 +239,15 @@ def _gradient_evaluations(after: Continuation) -> float:
     An energy of all data counts as N/(3n): an evaluation without the backward pass, which
     costs about twice as much.
     """
-    kernel, program = after.inputs.kernel, after.inputs.program
-    count = kernel.gradient_evaluations * after.counter
-    every = getattr(kernel, "refresh_every", None)
+    traits, program = after.inputs.kernel.traits, after.inputs.program
+    count = traits.gradient_evaluations * after.counter
+    every = traits.refresh_every
     passes = program.data_size / program.batch_size if program.batch_size else 1
     if every is not None:
         refreshes = max(0, after.counter - 1) // every
-        count += refreshes * getattr(kernel, "refresh_passes", 1) * passes
-    count += getattr(kernel, "full_energies", 0) * after.counter * passes / 3
-    spent = getattr(after.tuning, "gradient_evaluations", 0.0)
+        count += refreshes * traits.refresh_passes * passes
+    count += traits.full_energies * after.counter * passes / 3
+    spent = 0.0 if after.tuning is None else after.tuning.gradient_evaluations
     return float(count * after.settings.num_chains + spent)
 
 

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._checks import _is_index, check_range, choice, count
-from sgmcmc._posterior import Posterior, batch_shape
+from sgmcmc._posterior import batch_shape
 from sgmcmc.loop._chunk import Keys
 from sgmcmc.types import Key, PyTree
 
@@ -38,28 +38,20 @@ def check_settings(asked: Any) -> Any:
 def total_steps(asked: Any, kernel: Any) -> None:
     """Raise a ValueError unless the steps, and their batches, can be counted in an int32."""
     steps = asked.num_burnin + asked.num_samples * asked.thinning
-    if (steps + 1) * getattr(kernel, "batches_per_step", 1) >= 2**31:
+    if (steps + 1) * kernel.traits.batches_per_step >= 2**31:
         raise ValueError(f"num_samples: burn-in and draws make {steps:,} steps; allowed: < 2³¹")
-    clock = getattr(kernel, "clock", None)
-    if clock is not None and hasattr(clock, "check_run"):
+    if kernel.clock is not None:
         # Until a time is covered: how many steps that takes is not known yet.
         most = asked.num_samples if asked.total_time is None else 2**20 // asked.thinning
-        clock.check_run(asked.num_burnin, min(asked.num_samples, most), asked.thinning)
+        kernel.clock.check_run(asked.num_burnin, min(asked.num_samples, most), asked.thinning)
 
 
 def most_draws(kernel: Any, num_burnin: int, thinning: int) -> int:
     """The most draws a run can make; see `total_steps`."""
     count(num_burnin, "num_burnin", least=0)
     count(thinning, "thinning", least=1)
-    steps = (2**31 - 1) // getattr(kernel, "batches_per_step", 1) - 2
+    steps = (2**31 - 1) // kernel.traits.batches_per_step - 2
     return max(1, (steps - num_burnin) // thinning)
-
-
-def clock_monitor(kernel: Any, params: PyTree) -> None:
-    """Try an adaptive clock's monitor, outside of jit, where its numbers can be looked at."""
-    check = getattr(getattr(kernel, "clock", None), "check", None)
-    if check is not None:
-        check(params)
 
 
 def has_chain_axis(kernel: Any, params: PyTree, data: PyTree, num_chains: int) -> bool:
@@ -71,8 +63,8 @@ def has_chain_axis(kernel: Any, params: PyTree, data: PyTree, num_chains: int) -
     leaves = jax.tree.leaves(params)
     if any(leaf.ndim == 0 or leaf.shape[0] != num_chains for leaf in leaves):
         return False
-    posterior = getattr(kernel, "posterior", None)
-    if not isinstance(posterior, Posterior):
+    posterior = kernel.posterior
+    if posterior is None:
         return False
     batch = batch_shape(data, 1)
 

@@ -12,20 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import _checks as checks
-from sgmcmc import _posterior as posterior
 from sgmcmc import _tree as trees
 from sgmcmc._tree import leading_axis
-from sgmcmc.kernels import _base as base
+from sgmcmc.kernels._base import require_kernel
 from sgmcmc.loop._chunk import Carry, Inputs, Program
 from sgmcmc.loop._devices import choose_method
 from sgmcmc.sampling import _describe as describe
 from sgmcmc.sampling import _draws as draws
 from sgmcmc.sampling._archive import Saved
-from sgmcmc.sampling._draws import collector, unchanged
+from sgmcmc.sampling._draws import collector
 from sgmcmc.sampling._execution import Continuation, Settings, execute, no_draws
 from sgmcmc.sampling._inputs import (
     check_settings,
-    clock_monitor,
     derive,
     most_draws,
     positions,
@@ -174,7 +172,10 @@ def _tuning(
     key = checks.typed_key(_copied(key))
     checks.count(num_chains, "num_chains", least=1)
     checks.count(num_burnin, "num_burnin", least=0)
-    data, chosen, batch_size = batches.data_and_stream(kernel, data, stream, batch_size)
+    data, chosen, batch_size = batches.data_and_stream(
+        kernel.posterior, data, stream, batch_size, kernel.traits.batches,
+        kernel.traits.batches_per_step,
+    )  # fmt: skip
     start_keys, _, _ = derive(_copied(key), num_chains)
     start = jax.tree.map(lambda x: x[0], positions(start_keys, kernel, params, data)[0])
     return choose(
@@ -281,18 +282,22 @@ def _prepare(
 ) -> Continuation:
     """Check everything, and stand at step 0."""
     key = checks.typed_key(key)
-    base.require_kernel(kernel)
+    require_kernel(kernel)
     settings = check_settings(settings)
     total_steps(settings, kernel)
     num_chains = settings.num_chains
-    data, chosen, batch_size = batches.data_and_stream(kernel, data, stream, batch_size)
+    data, chosen, batch_size = batches.data_and_stream(
+        kernel.posterior, data, stream, batch_size, kernel.traits.batches,
+        kernel.traits.batches_per_step,
+    )  # fmt: skip
     start_keys, momentum_keys, keys = derive(key, num_chains)
     position, template = positions(start_keys, kernel, params, data)
-    posterior.log_density_shape(kernel, template, data, batch_size)
-    clock_monitor(kernel, template)
+    if kernel.posterior is not None:
+        kernel.posterior.check_shapes(template, data, batch_size)
+    if kernel.clock is not None:
+        kernel.clock.check(template)
     keep = collector(collect, template)
-    recorded = getattr(kernel, "recorded", unchanged)
-    kept = () if keep is None else jax.eval_shape(lambda p: keep(recorded(p)), template)
+    kept = () if keep is None else jax.eval_shape(lambda p: keep(kernel.recorded(p)), template)
     room = settings.num_samples if settings.total_time is None else 1
     draw_bytes = draws.draws_fit(kept, num_chains, room)
     num_parameters = trees.size(template)
@@ -318,9 +323,9 @@ def _start(inputs: Inputs, momentum_keys: Key, position: PyTree) -> Carry:
     program, kernel = inputs.program, inputs.kernel
     begin = lambda p, k: kernel.init(p, k, inputs.data)  # noqa: E731
     state = jax.vmap(begin)(position, momentum_keys)
-    source = batches.source(program.stream, program.batch_size, inputs.data, kernel)
+    source = kernel.source(program.stream, program.batch_size, inputs.data)
     order = jax.vmap(lambda key: batches.empty_order(source, key))(inputs.keys.stream)
-    recorded = jax.vmap(getattr(kernel, "recorded", unchanged))(position)
+    recorded = jax.vmap(kernel.recorded)(position)
     reduced = {name: jax.vmap(r.init)(recorded) for name, r in inputs.reducers.items()}
     failed, zero = jnp.full(momentum_keys.shape, -1, jnp.int32), jnp.zeros(momentum_keys.shape)
     return Carry(state, order, failed, (zero, zero), reduced)

@@ -18,18 +18,31 @@ from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.streams import _streams as streams
 from sgmcmc.streams._streams import Stream
-from sgmcmc.types import Array, Batch, Blocks, Key, PyTree
+from sgmcmc.types import Array, Batch, Batches, Blocks, Key, PyTree
 
 
 def data_and_stream(
-    kernel: Any, data: PyTree, stream: str | Stream, batch_size: int | None
+    posterior: Posterior | None,
+    data: PyTree,
+    stream: str | Stream,
+    batch_size: int | None,
+    batches: Batches = "any",
+    num_steps: int = 1,
 ) -> tuple[PyTree, Stream, int]:
-    """Data as JAX arrays, the stream, and the batch size (0 without data)."""
+    """Data as JAX arrays, the stream, and the batch size (0 without data).
+
+    Args:
+        posterior: the target; None: a loss or kernel that takes any data.
+        data, stream, batch_size: as in `sgmcmc.sample`.
+        batches: which streams are borne.
+        num_steps: batches in a block, for "reversible".
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
+    """
     chosen = streams.from_name(stream)
-    posterior = getattr(kernel, "posterior", None)
-    has_likelihood = isinstance(posterior, Posterior) and posterior.log_likelihood is not None
     if data is None:
-        if has_likelihood:
+        if posterior is not None and posterior.has_data:
             raise ValueError(
                 "data: got None; this posterior has a likelihood and needs its data: "
                 "sample(key, kernel, params, data)"
@@ -37,17 +50,15 @@ def data_and_stream(
         if batch_size is not None:
             raise ValueError(f"batch_size: got {batch_size} without data; allowed: None")
         return None, chosen, 0
-    if isinstance(posterior, Posterior) and not has_likelihood:
+    if posterior is not None and not posterior.has_data:
         raise ValueError("data: this posterior has no likelihood; allowed: None")
     data_size = leading_axis(data)
-    check_data(data, posterior.data_size if isinstance(posterior, Posterior) else None)
+    check_data(data, None if posterior is None else posterior.data_size)
     for path, leaf in trees.named_leaves(data):
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-        if getattr(dtype, "kind", "") in "OSUMm" and not isinstance(leaf, jax.Array):
-            raise TypeError(f"data: leaf {path} is {dtype}; expected numbers")
+        if not isinstance(leaf, jax.Array) and np.asarray(leaf).dtype.kind in "OSUMm":
+            raise TypeError(f"data: leaf {path} is {np.asarray(leaf).dtype}; expected numbers")
     data = jax.tree.map(jnp.asarray, data)
-    needs_all = getattr(getattr(kernel, "gradient", None), "needs_full_batch", False)
-    if batch_size is None or needs_all:
+    if batch_size is None or batches == "all data":
         if batch_size not in (None, data_size):
             raise ValueError(
                 f"batch_size: got {batch_size}; allowed: None, since the `full` gradient "
@@ -55,19 +66,18 @@ def data_and_stream(
             )
         return data, streams.full(), data_size
     streams.check_batch_size(batch_size, data_size, chosen)
-    remembers = getattr(getattr(kernel, "gradient", None), "needs_fresh_batches", False)
-    if remembers and chosen.name in ("reshuffled", "symmetric", "cyclic"):
+    if batches == "independent" and chosen.law not in ("independent", "all"):
         raise ValueError(
             f'stream: got "{chosen.name}" with a gradient estimator that remembers the examples '
             "it has seen; where a sweep leaves some for later this biases every step. Allowed: "
             '"with_replacement"'
         )
-    if chosen.name == "full" and batch_size != data_size:
+    if chosen.law == "all" and batch_size != data_size:
         raise ValueError(
             f'batch_size: got {batch_size}; allowed with stream="full": None or {data_size}'
         )
-    if hasattr(kernel, "check_stream"):
-        kernel.check_stream(chosen, data_size, batch_size)
+    if batches == "reversible":
+        streams.require_reversible(chosen, num_steps, data_size, batch_size)
     return data, chosen, int(batch_size)
 
 
@@ -75,7 +85,7 @@ class Source(NamedTuple):
     """Where batches come from, and what a kernel asks for.
 
     Attributes:
-        stream, batch_size: as `checks.data_and_stream` gives them.
+        stream, batch_size: as `data_and_stream` gives them.
         data: all data; None: a target without data.
         per_step: batches a step.
         needs_data: the step is given `Blocks`, all data beside its batches.
@@ -91,12 +101,6 @@ class Source(NamedTuple):
     def sizes(self) -> tuple[int, int]:
         """(N, n); both 0 without data."""
         return (0 if self.data is None else leading_axis(self.data), self.batch_size)
-
-
-def source(stream: streams.Stream, batch_size: int, data: PyTree, kernel: Any) -> Source:
-    """The source of a kernel's batches."""
-    needs_data = getattr(kernel, "needs_data", False)
-    return Source(stream, batch_size, data, kernel.batches_per_step, needs_data)
 
 
 def no_vmap(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
@@ -130,7 +134,7 @@ def next_batch(
     if source.data is None:
         return order, None, None
     several = source.per_step > 1 or source.needs_data
-    if source.stream.name == "full":
+    if source.stream.law == "all":
         batch: Any = Batch(source.data)
         if source.needs_data:
             return order, Blocks(None, source.data), None

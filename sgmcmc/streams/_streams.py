@@ -11,7 +11,7 @@ is short: it is padded, and its mask says which rows count.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,19 @@ class Rows(NamedTuple):
     share: Array | None = None
 
 
+Law: TypeAlias = Literal["independent", "sweep", "there and back", "fixed", "all"]
+
+
 class Stream(NamedTuple):
     """A batch stream. Hashable, and static in every jitted function.
 
     Attributes:
         name: as `sample(..., stream=name)` takes it.
         rows: `(order, key, counter, data_size, batch_size) -> Rows`.
+        law: of the batches, which kernels and rules go by: "independent": each is drawn from
+            all examples, whatever came before; "sweep": an epoch's batches cut a fresh uniform
+            permutation; "there and back": such a sweep, and then the same batches backwards;
+            "fixed": the same order in every epoch; "all": every step sees all examples.
         order: `(key, epoch, data_size, batch_size) -> (K n,)` int32, or None where nothing
             is prepared for an epoch.
         sweeps: how often an epoch goes through the data; an epoch is `sweeps` K steps.
@@ -40,6 +47,7 @@ class Stream(NamedTuple):
 
     name: str
     rows: Callable[[Array, Key, Array, int, int], Rows]
+    law: Law
     order: Callable[[Key, Array, int, int], Array] | None = None
     sweeps: int = 1
 
@@ -50,12 +58,12 @@ class Stream(NamedTuple):
 
 def with_replacement() -> Stream:
     """n rows drawn uniformly and independently every step."""
-    return Stream("with_replacement", _draw_rows)
+    return Stream("with_replacement", _draw_rows, "independent")
 
 
 def reshuffled() -> Stream:
     """A fresh uniform permutation every epoch, cut into K batches."""
-    return Stream("reshuffled", _forward_rows, _permutation)
+    return Stream("reshuffled", _forward_rows, "sweep", _permutation)
 
 
 def symmetric() -> Stream:
@@ -63,7 +71,7 @@ def symmetric() -> Stream:
 
     Symmetric minibatch splitting (arXiv 2410.19780); the batch at the turn is used twice.
     """
-    return Stream("symmetric", _there_and_back_rows, _permutation, sweeps=2)
+    return Stream("symmetric", _there_and_back_rows, "there and back", _permutation, sweeps=2)
 
 
 def cyclic() -> Stream:
@@ -71,12 +79,12 @@ def cyclic() -> Stream:
 
     A short last batch takes the share n_j K/N of a step, so that a sweep is unbiased.
     """
-    return Stream("cyclic", _cyclic_rows)
+    return Stream("cyclic", _cyclic_rows, "fixed")
 
 
 def full() -> Stream:
     """All N examples every step; nothing is gathered."""
-    return Stream("full", _all_rows)
+    return Stream("full", _all_rows, "all")
 
 
 def from_name(stream: str | Stream) -> Stream:
@@ -116,7 +124,7 @@ def rows_at(stream: Stream, key: Key, counter: Array, data_size: int, batch_size
 
 def gather(stream: Stream, rows: Rows, data: PyTree) -> Batch:
     """The batch of these rows; a full one is the data themselves, without a copy."""
-    if stream.rows is _all_rows:
+    if stream.law == "all":
         return Batch(data)
     # Streams only make rows in range, and the check would cost a pass over the batch.
     taken = jax.tree.map(lambda x: x.at[rows.index].get(mode="promise_in_bounds"), data)
@@ -132,7 +140,7 @@ def check_batch_size(batch_size: int, data_size: int, stream: Stream) -> None:
     """
     if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__"):
         raise TypeError(f"batch_size: got {batch_size!r}; expected an integer")
-    repeats = stream.rows is _draw_rows
+    repeats = stream.law == "independent"
     if batch_size < 1 or (batch_size > data_size and not repeats):
         upper = "" if repeats else f" and at most {data_size}, the number of examples"
         raise ValueError(f"batch_size: got {batch_size}; allowed: at least 1{upper}")
@@ -151,9 +159,9 @@ def require_reversible(stream: Stream, num_steps: int, data_size: int, batch_siz
     """
     k = num_batches(data_size, batch_size)
     whole = k * batch_size == data_size
-    if num_steps == 1 or stream.rows in (_draw_rows, _all_rows):
+    if num_steps == 1 or stream.law in ("independent", "all"):
         return
-    if stream.rows is _forward_rows:
+    if stream.law == "sweep":
         if k == 1 or (whole and (k % num_steps == 0 or num_steps % k == 0)):
             return
         rule = (
@@ -161,11 +169,11 @@ def require_reversible(stream: Stream, num_steps: int, data_size: int, batch_siz
             if whole
             else f"a batch_size that divides the {data_size} examples"
         )
-    elif stream.rows is _there_and_back_rows:
+    elif stream.law == "there and back":
         if num_steps % (2 * k) == 0:
             return
         rule = f"a num_steps that is a multiple of the epoch's 2K = {2 * k} batches"
-    elif stream.rows is _cyclic_rows and k == 1:
+    elif stream.law == "fixed" and k == 1:
         return
     else:
         rule = "num_steps=1"

@@ -28,11 +28,12 @@ import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc._schedule import Constant
-from sgmcmc.clocks._base import Untuned
-from sgmcmc.exact._base import CorrectedKernel
-from sgmcmc.exact._blackjax import FullGradientKernel, Hmc, Mala
+from sgmcmc.clocks._adaptive import Untuned
+from sgmcmc.exact._base import AbstractCorrectedKernel
+from sgmcmc.exact._blackjax import AbstractFullGradientKernel, Hmc, Mala
+from sgmcmc.kernels._flows import LANGEVIN
 from sgmcmc.kernels._splitting import SplittingKernel
-from sgmcmc.kernels._words import plan
+from sgmcmc.kernels._words import plan, table
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams import _streams as streams
 from sgmcmc.tuning._record import Tuning, tuned
@@ -47,7 +48,7 @@ BLOCKS, TRIES, MOST, NARROWEST = 50, 30, 1.8, 1.02
 
 def tune_acceptance(
     key: Key,
-    kernel: CorrectedKernel | FullGradientKernel,
+    kernel: AbstractCorrectedKernel | AbstractFullGradientKernel,
     params: PyTree,
     data: PyTree,
     stream: streams.Stream,
@@ -58,18 +59,18 @@ def tune_acceptance(
     look_key, walk_key, steps_key = jax.random.split(key, 3)
     kernel, word = settled(kernel, count), _uncorrected(kernel)
     choice, mode = tune_and_mode(look_key, word, params, data, stream, batch_size, count)
-    source = batches.source(stream, batch_size, data, word)
+    source = word.source(stream, batch_size, data)
     made = tuned(settled(word, count), choice)
     _, places = mean_along_chains(made, _nothing, mode, source, walk_key)
     spent = choice.gradient_evaluations + 2 * WALKERS * TRIAL_STEPS
     target, guess, most = _aims(kernel, choice, trees.size(mode))
     friction = None
-    if isinstance(kernel, CorrectedKernel) and choice.friction is not None:
+    if isinstance(kernel, AbstractCorrectedKernel) and choice.friction is not None:
         friction = math.sqrt(choice.curvature) / 10
     choice = choice._replace(friction=friction)
-    source = batches.source(stream, batch_size, data, kernel)
+    source = kernel.source(stream, batch_size, data)
     passes = streams.num_batches(*source.sizes) if data is not None else 1
-    cost = kernel.gradient_evaluations + getattr(kernel, "full_energies", 0) * passes / 3
+    cost = kernel.traits.gradient_evaluations + kernel.traits.full_energies * passes / 3
 
     def measure(step: float) -> float:
         made = tuned(kernel, choice._replace(step_size=step))
@@ -145,21 +146,22 @@ def _acceptance(kernel: Any, places: PyTree, source: batches.Source, key: Key) -
 def _uncorrected(kernel: Any) -> SplittingKernel:
     """What the kernel does but for its correction, untuned; where it has no friction, `auto`'s."""
     nothing = Constant(jnp.asarray(jnp.nan, dtype=float))
-    corrected = isinstance(kernel, CorrectedKernel)
+    corrected = isinstance(kernel, AbstractCorrectedKernel)
     name = "obabo" if corrected else "baoab"
+    word = plan(name.upper(), table(*LANGEVIN))
     return SplittingKernel(
         posterior=kernel.posterior,
-        clock=Untuned(nothing),
+        clock=Untuned(),
         friction=kernel.friction if corrected else nothing,
         temperature=kernel.temperature,
         metric=kernel.metric,
         gradient=kernel.gradient,
+        flows=dict(word.flows),
         name=name,
         noise="gaussian",
-        plan=plan(name.upper()),
+        plan=word.plan,
         order=2,
         batches_per_step=1,
-        refresh_every=None,
     )
 
 

@@ -12,22 +12,20 @@ there.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
-from sgmcmc._schedule import Constant
-from sgmcmc.clocks._adaptive import AdaptiveClock
-from sgmcmc.clocks._base import Untuned
-from sgmcmc.kernels._samadams import AdaptiveKernel
-from sgmcmc.kernels._splitting import SplittingKernel, extend
-from sgmcmc.kernels._words import Plan
-from sgmcmc.metrics._base import Metric
-from sgmcmc.streams import _source as batches
+from sgmcmc.clocks._adaptive import AdaptiveClock, Untuned
+from sgmcmc.kernels._euler import EulerStep
+from sgmcmc.kernels._samadams import EulerStepOfLeaves
+from sgmcmc.kernels._splitting import SplittingKernel
+from sgmcmc.kernels._words import GRADIENT, SubStep, Word
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.streams import _streams as streams
 from sgmcmc.tuning import _clock_lag as clock_lag
 from sgmcmc.tuning._limits import TOLERANCE
@@ -42,7 +40,7 @@ SHORTENINGS = 24
 
 def tune_adaptive(
     key: Key,
-    kernel: AdaptiveKernel,
+    kernel: SplittingKernel,
     params: PyTree,
     data: PyTree,
     stream: streams.Stream,
@@ -51,20 +49,20 @@ def tune_adaptive(
 ) -> Tuning:
     """Choose Δτ; arguments and errors as `tuning.tune`. `found` has h', ψ̄ and the mean dt."""
     look_key, walk_key, lag_key, trial_key = jax.random.split(key, 4)
-    fixed = unpaced(kernel)
+    fixed, clock = unpaced(kernel), kernel.clock.template
     choice, mode = tune_and_mode(look_key, fixed, params, data, stream, batch_size, count)
-    source = batches.source(stream, batch_size, data, fixed)
+    source = fixed.source(stream, batch_size, data)
     given = tuned(settled(fixed, count), choice)
-    monitor = Monitor(kernel.clock, given.metric)
+    monitor = Monitor(clock, given.metric)
     (observed, square), _ = mean_along_chains(given, monitor, mode, source, walk_key)
-    level = jax.tree.map(lambda x: x / kernel.clock.alpha, observed)
-    psi = typical(kernel.clock, level)
+    level = jax.tree.map(lambda x: x / clock.alpha, observed)
+    psi = typical(clock, level)
     mean = jnp.mean(jnp.stack(jax.tree.leaves(level)))
-    kernel, start = settled(kernel, count), kernel.clock.start
+    kernel = settled(kernel, count)
     temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
     share = min(1.0, choice.curvature * temperature / float(square))
-    mean_observed = float(mean * kernel.clock.alpha)
-    toy = clock_lag.oscillator(kernel, choice.curvature, mean_observed, share)
+    mean_observed = float(mean * clock.alpha)
+    toy = clock_lag.oscillator(kernel, clock, choice.curvature, mean_observed, share)
     step = _followed(toy, choice, psi, lag_key)
     if step < choice.step_size:
         limits = {**choice.limits, "clock": step}
@@ -73,15 +71,16 @@ def tune_adaptive(
     spent = choice.gradient_evaluations + 2 * WALKERS * TRIAL_STEPS
     choice = choice._replace(step_size=step / psi, found=found, gradient_evaluations=spent)
     # A safe start of ζ would be forgotten long after the trial.
-    tried = eqx.tree_at(lambda k: k.clock.start, kernel, mean.astype(start.dtype))
-    source = batches.source(stream, batch_size, data, kernel)
+    start = mean.astype(clock.start.dtype)
+    tried = eqx.tree_at(lambda k: k.clock.template.start, kernel, start)
+    source = kernel.source(stream, batch_size, data)
     choice, trial = verified(tried, choice, mode, source, trial_key)
     return choice._replace(found={**found, "mean dt": trial.pace})
 
 
-def _followed(toy: AdaptiveKernel, choice: Tuning, psi: float, key: Key) -> float:
+def _followed(toy: SplittingKernel, choice: Tuning, psi: float, key: Key) -> float:
     """The step h' up to that of `choice`, in shares of 2^{−1/4}."""
-    law, step = without_z(toy.plan), choice.step_size
+    law, step = without_clock(toy.word), choice.step_size
     for _ in range(SHORTENINGS):
         friction, kappa, ratio = None, step * choice.curvature, 0.0
         if toy.friction is not None:
@@ -106,24 +105,27 @@ def typical(clock: AdaptiveClock, level: PyTree) -> float:
     return float(clock.weight(level))
 
 
-def unpaced(kernel: AdaptiveKernel) -> SplittingKernel:
-    """The same word without Z, untuned."""
-    clock = Untuned(Constant(jnp.asarray(jnp.nan, dtype=float)))
-    fixed: SplittingKernel = extend(
-        kernel, SplittingKernel, clock=clock, plan=without_z(kernel.plan)
-    )
-    return fixed
+def unpaced(kernel: SplittingKernel) -> SplittingKernel:
+    """The same word without the clock's own letter, untuned."""
+    word = without_clock(kernel.word)
+    # Each leaf's own step is one for all of them.
+    flows = {
+        letter: EulerStep() if isinstance(flow, EulerStepOfLeaves) else flow
+        for letter, flow in word.flows.items()
+    }
+    return dataclasses.replace(kernel, clock=Untuned(), plan=word.plan, flows=flows)
 
 
-def without_z(plan: Plan) -> Plan:
-    """A plan less its Z; recorded is what it was, for ζ moves nothing."""
-    steps: list[Any] = []
-    for step in plan.substeps:
-        if step.letter != "Z":
+def without_clock(word: Word) -> Word:
+    """A word less the letter of its clock; recorded is what it was, for ζ moves nothing."""
+    steps: list[SubStep] = []
+    flows = {letter: flow for letter, flow in word.flows.items() if not flow.adapts}
+    for step in word.plan.substeps:
+        if step.letter in (GRADIENT, *flows):
             steps.append(step)
         elif step.end is not None and steps:
             steps[-1] = steps[-1]._replace(end=steps[-1].fraction)
-    return plan._replace(substeps=tuple(steps))
+    return Word(word.plan._replace(substeps=tuple(steps)), flows)
 
 
 class Monitor(eqx.Module):
@@ -133,7 +135,7 @@ class Monitor(eqx.Module):
     """
 
     clock: AdaptiveClock
-    metric: Metric
+    metric: AbstractMetric
 
     def __call__(self, gradient: PyTree) -> tuple[PyTree, Array]:
         wide = trees.accumulator_dtype(gradient)

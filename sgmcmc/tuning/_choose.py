@@ -14,13 +14,12 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from sgmcmc.exact._base import CorrectedKernel
-from sgmcmc.exact._blackjax import FullGradientKernel
-from sgmcmc.kernels._base import require_kernel
-from sgmcmc.kernels._psgld import PreconditionedKernel
-from sgmcmc.kernels._replica_exchange import ReplicaExchange
-from sgmcmc.kernels._samadams import AdaptiveKernel
+from sgmcmc.exact._base import AbstractCorrectedKernel
+from sgmcmc.exact._blackjax import AbstractFullGradientKernel
+from sgmcmc.kernels._base import AbstractDynamics, require_kernel
+from sgmcmc.kernels._replica_exchange import ReplicaExchange, at_temperature
 from sgmcmc.kernels._splitting import SplittingKernel
+from sgmcmc.metrics._base import AbstractPreconditioner
 from sgmcmc.streams import _streams as streams
 from sgmcmc.tuning._acceptance import tune_acceptance
 from sgmcmc.tuning._adaptive import tune_adaptive
@@ -33,8 +32,7 @@ from sgmcmc.types import Key, PyTree
 def require_tunable(kernel: Any) -> None:
     """Raise unless `step_size=None` can be chosen for this kernel."""
     require_kernel(kernel)
-    missing = [p for p in ("posterior", "metric", "gradient") if not hasattr(kernel, p)]
-    if missing:
+    if not isinstance(kernel, AbstractDynamics | ReplicaExchange):
         raise ValueError(
             f"step_size: got None; it is not chosen for {type(kernel).__name__}; allowed: a number"
         )
@@ -57,13 +55,13 @@ def choose(
     arguments = (params, data, stream, batch_size, count)
     if isinstance(kernel, ReplicaExchange):
         return _of_replicas(key, kernel, *arguments)
-    if isinstance(kernel, AdaptiveKernel):
-        return tune_adaptive(key, kernel, *arguments)
-    if isinstance(kernel, PreconditionedKernel):
-        return tune_preconditioned(key, kernel, *arguments)
-    if isinstance(kernel, CorrectedKernel | FullGradientKernel):
+    if isinstance(kernel, AbstractCorrectedKernel | AbstractFullGradientKernel):
         return tune_acceptance(key, kernel, *arguments)
-    if hasattr(kernel, "plan") and hasattr(kernel.metric, "to_position"):
+    if isinstance(kernel, SplittingKernel) and kernel.clock.adaptive:
+        return tune_adaptive(key, kernel, *arguments)
+    if isinstance(kernel, SplittingKernel) and isinstance(kernel.metric, AbstractPreconditioner):
+        return tune_preconditioned(key, kernel, *arguments)
+    if isinstance(kernel, AbstractDynamics):
         return tune(key, kernel, *arguments)
     raise ValueError(
         f"step_size: got None; it is not chosen for {type(kernel).__name__}; allowed: a number"
@@ -85,15 +83,10 @@ def _of_replicas(key: Key, kernel: ReplicaExchange, *arguments: Any) -> Tuning:
     ends = {}
     for place, end_key in zip((0, -1), jax.random.split(key), strict=True):
         temperature = kernel.temperatures[place]
-        ends[float(temperature)] = choose(end_key, _at(kernel.inner, temperature), *arguments)
+        inner = at_temperature(kernel.inner, temperature)
+        ends[float(temperature)] = choose(end_key, inner, *arguments)
     shorter = min(ends.values(), key=lambda tuning: tuning.step_size)
     steps = {f"step at T = {t:g}": tuning.step_size for t, tuning in ends.items()}
     spent = sum(tuning.gradient_evaluations for tuning in ends.values())
     found = {**(shorter.found or {}), **steps}
     return shorter._replace(found=found, gradient_evaluations=spent)
-
-
-def _at(kernel: SplittingKernel, temperature: Any) -> SplittingKernel:
-    """The kernel at another temperature."""
-    at: SplittingKernel = eqx.tree_at(lambda k: k.temperature.value, kernel, temperature)
-    return at

@@ -12,6 +12,7 @@ and the ⟨x²⟩ of its weighted draws compared with that of the word at a fixe
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -22,8 +23,9 @@ from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Constant
 from sgmcmc.clocks._adaptive import AdaptiveClock
 from sgmcmc.gradients._minibatch import minibatch
-from sgmcmc.kernels._samadams import AdaptiveKernel
-from sgmcmc.kernels._splitting import extend
+from sgmcmc.kernels._euler import EulerStep
+from sgmcmc.kernels._samadams import EulerStepOfLeaves
+from sgmcmc.kernels._splitting import SplittingKernel
 from sgmcmc.metrics._constant import identity
 from sgmcmc.types import Array, Key
 
@@ -53,34 +55,35 @@ class Share(eqx.Module):
 
 
 def oscillator(
-    kernel: AdaptiveKernel, curvature: float, level: float, share: float
-) -> AdaptiveKernel:
+    kernel: SplittingKernel, clock: AdaptiveClock, curvature: float, level: float, share: float
+) -> SplittingKernel:
     """The kernel's word and clock on the stiffest mode alone.
 
     Args:
         kernel: untuned or not, with constant temperature.
+        clock: its numbers.
         curvature: λ.
         level: E[g].
         share: φ.
     """
     number = lambda x: jnp.asarray(x, dtype=float)  # noqa: E731
-    clock = kernel.clock
     temperature = kernel.temperature(jnp.zeros((), jnp.int32))
     monitor = Share(number(level), number(share), number(curvature) * temperature, clock.exponent)
-    own = {name: getattr(clock, name) for name in ("alpha", "shortest", "longest", "power")}
-    paced = AdaptiveClock(
-        **own, step_size=Constant(number(1.0)), exponent=clock.exponent, scale=None,
-        start=number(level) / clock.alpha, monitor=monitor, form=clock.form, per_leaf=False,
+    paced = dataclasses.replace(
+        clock, step_size=Constant(number(1.0)), scale=None, start=number(level) / clock.alpha,
+        monitor=monitor, per_leaf=False,
     )  # fmt: skip
-    made: AdaptiveKernel = extend(
-        kernel, AdaptiveKernel, clock=paced, metric=identity(), gradient=minibatch(),
+    flows = {
+        letter: EulerStep() if isinstance(flow, EulerStepOfLeaves) else flow
+        for letter, flow in kernel.flows.items()
+    }
+    return dataclasses.replace(
+        kernel, clock=paced, flows=flows, metric=identity(), gradient=minibatch(),
         posterior=Posterior.from_log_density(Mode(number(curvature))), noise="gaussian",
-        refresh_every=None,
     )  # fmt: skip
-    return made
 
 
-def at(kernel: AdaptiveKernel, step_size: float, friction: float | None) -> AdaptiveKernel:
+def at(kernel: SplittingKernel, step_size: float, friction: float | None) -> SplittingKernel:
     """`oscillator`'s kernel at a step Δτ and a friction."""
     number = jnp.asarray(step_size, dtype=float)
     made = eqx.tree_at(lambda k: k.clock.step_size.value, kernel, number)
@@ -91,7 +94,7 @@ def at(kernel: AdaptiveKernel, step_size: float, friction: float | None) -> Adap
 
 
 @eqx.filter_jit
-def variance(kernel: AdaptiveKernel, key: Key) -> Array:
+def variance(kernel: SplittingKernel, key: Key) -> Array:
     """⟨x²⟩ λ/T of weighted draws, to about 1%; chains begin at the quantiles of the mode's law."""
     temperature = kernel.temperature(jnp.zeros((), jnp.int32))
     unit = temperature / kernel.posterior.log_prior.curvature  # type: ignore[attr-defined]

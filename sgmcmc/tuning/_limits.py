@@ -8,7 +8,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from sgmcmc.kernels._words import Plan, plan
+from sgmcmc.kernels._flows import LANGEVIN
+from sgmcmc.kernels._splitting import SplittingKernel
+from sgmcmc.kernels._words import Word, plan, table
 from sgmcmc.tuning._oscillator import has_law, swept_heat, variance
 
 TOLERANCE = 0.05
@@ -18,6 +20,7 @@ LONGEST_SWEEP = 2**16
 
 # Flatter directions count as this share of the largest curvature, and so as a little hotter.
 FLATTEST = 1e-4
+OBABO = plan("OBABO", table(*LANGEVIN))
 
 
 def limits_of(
@@ -38,7 +41,8 @@ def limits_of(
     """
     largest = max((variance for variance, _ in noises), default=0.0)
     # Kernels that are not words move as most words do.
-    law = kernel.plan if has_law(kernel.plan) else plan("OBABO")
+    word = kernel.word if isinstance(kernel, SplittingKernel) else OBABO
+    law = word if has_law(word) else OBABO
     if kernel.friction is None:
         # Overdamped steps come in units of 1/λ: κ = hλ.
         unit, ratio, chooses = curvature, 0.0, False
@@ -96,7 +100,7 @@ def _longest(heat: Callable[[float], float], most: float) -> float:
     return low
 
 
-def _stability(law: Plan, friction: float) -> float:
+def _stability(law: Word, friction: float) -> float:
     """The largest κ at which the plan's law on one oscillator exists, to 1%; at most 8."""
     low, high = 0.0, 8.0
     while high - low > 0.01:
@@ -107,7 +111,7 @@ def _stability(law: Plan, friction: float) -> float:
     return low
 
 
-def _accurate(law: Plan, friction: float, edge: float) -> float:
+def _accurate(law: Word, friction: float, edge: float) -> float:
     """The largest κ below half the limit at which ⟨x²⟩ is off by the tolerance at most."""
     low, high = 0.0, edge / 2
     if abs(variance(law, high, friction) - 1) <= TOLERANCE:

@@ -13,6 +13,7 @@ e^{−U/T} (ε + |g|), for which ⟨θ·∇U⟩ is 2dT on a Gaussian at any step
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -20,10 +21,11 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc._curvature import hessian_product
-from sgmcmc.kernels._psgld import PreconditionedKernel
-from sgmcmc.kernels._splitting import SplittingKernel, extend
+from sgmcmc.kernels._euler import EulerStep
+from sgmcmc.kernels._splitting import SplittingKernel
+from sgmcmc.kernels._words import table
 from sgmcmc.metrics import _constant as metrics
-from sgmcmc.metrics._base import Preconditioner
+from sgmcmc.metrics._base import AbstractPreconditioner
 from sgmcmc.metrics._position_dependent import RMSProp, RMSPropMemory
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams import _streams as streams
@@ -37,7 +39,7 @@ PROBES, WARMER = 32, 2.0
 
 def tune_preconditioned(
     key: Key,
-    kernel: PreconditionedKernel,
+    kernel: SplittingKernel,
     params: PyTree,
     data: PyTree,
     stream: streams.Stream,
@@ -48,7 +50,7 @@ def tune_preconditioned(
     look_key, probe_key, tune_key, trial_key = jax.random.split(key, 4)
     plain = settled(_frozen(kernel, metrics.identity()), count)
     source = batches.Source(streams.reshuffled(), batch_size, data)
-    sampled = stream.name != "full" and data is not None
+    sampled = stream.law != "all" and data is not None
     temperature = float(plain.temperature(0))
     keys = tuple(jax.random.split(look_key, 3))
     seen = look(keys, plain, params, source, sampled, temperature)
@@ -61,15 +63,15 @@ def tune_preconditioned(
     choice, mode = tune_and_mode(tune_key, frozen, seen.mode, data, stream, batch_size, count)
     spent = seen.spent + 2 * PROBES * (look_size(source) if sampled else 1)
     choice = choice._replace(gradient_evaluations=choice.gradient_evaluations + spent)
-    warm = extend(settled(kernel, count), PreconditionedKernel, metric=Begun(kernel.metric, memory))
-    source = batches.source(stream, batch_size, data, kernel)
+    warm = dataclasses.replace(settled(kernel, count), metric=Begun(kernel.metric, memory))
+    source = kernel.source(stream, batch_size, data)
     return verified(warm, choice, mode, source, trial_key, WARMER)[0]
 
 
-class Begun(eqx.Module):
+class Begun(AbstractPreconditioner):
     """A preconditioner whose memory begins with what is given."""
 
-    metric: Preconditioner
+    metric: AbstractPreconditioner
     memory: PyTree
 
     def check(self, position: PyTree) -> None:
@@ -82,13 +84,12 @@ class Begun(eqx.Module):
         return self.metric.evaluate(*arguments)
 
 
-def _frozen(kernel: PreconditionedKernel, metric: Any) -> SplittingKernel:
+def _frozen(kernel: SplittingKernel, metric: Any) -> SplittingKernel:
     """SGLD under a constant metric."""
-    fixed: SplittingKernel = extend(kernel, SplittingKernel, metric=metric)
-    return fixed
+    return dataclasses.replace(kernel, metric=metric, flows=table(EulerStep()))
 
 
-def _memory(metric: Preconditioner, square: PyTree, position: PyTree) -> PyTree:
+def _memory(metric: AbstractPreconditioner, square: PyTree, position: PyTree) -> PyTree:
     """What the preconditioner remembers once it has seen enough."""
     if not isinstance(metric, RMSProp):
         return metric.init(position)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from sgmcmc._schedule import Constant
-from sgmcmc.clocks._base import Untuned
+from sgmcmc.kernels._base import AbstractKernel
 
 HALVINGS = 6
 
@@ -59,7 +59,7 @@ class Tuning(NamedTuple):
 
 def is_untuned(kernel: Any) -> bool:
     """Whether a kernel was made with `step_size=None`."""
-    return isinstance(getattr(kernel, "clock", None), Untuned)
+    return isinstance(kernel, AbstractKernel) and kernel.clock is not None and kernel.clock.untuned
 
 
 def tuned(kernel: Any, tuning: Tuning) -> Any:

@@ -99,15 +99,15 @@ def tune_and_mode(
     mode_key, power_key, noise_key, trial_key = jax.random.split(key, 4)
     kernel = settled(kernel, count)
     source = batches.Source(streams.reshuffled(), batch_size, data)
-    sampled = stream.name != "full" and data is not None
+    sampled = stream.law != "all" and data is not None
     temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
     keys = mode_key, power_key, noise_key
     seen = look(keys, kernel, params, source, sampled, temperature)
-    swept = stream.name not in ("with_replacement", "full") and data is not None
+    swept = stream.law not in ("independent", "all") and data is not None
     sweep = streams.num_batches(*source.sizes) if swept else 0
     noise = seen.noise
     choice = _choice(kernel, seen.curvature, noise, temperature, sweep)
-    trial = batches.source(stream, batch_size, data, kernel)
+    trial = kernel.source(stream, batch_size, data)
     tried_steps, looks, shortened = 0, 0, False
     while True:
         found = tried(

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import _tree as trees
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams import _streams as streams
 from sgmcmc.tuning._record import HALVINGS, Tuning, tuned
@@ -99,7 +100,8 @@ def _one(
         heat = heat + jnp.where(late, weight * now, 0.0)
         times = times + jnp.where(late, jnp.stack([weight, info.time.astype(zero.dtype)]), 0.0)
         # A metric that changes with the position has no coordinates.
-        whitened = getattr(kernel.metric, "to_momentum", lambda g: g)(gradient)
+        constant = isinstance(kernel.metric, AbstractMetric)
+        whitened = kernel.metric.to_momentum(gradient) if constant else gradient
         norm = jnp.where(late, trees.dot(whitened, whitened), -1.0)
         steeper = norm > largest
         steepest = jax.tree.map(
@@ -121,7 +123,7 @@ def unseen(source: batches.Source, key: Key, t: Array) -> PyTree:
     """A batch that the chain has not seen: averages over what it has are biased."""
     if source.data is None:
         return None
-    if source.stream.name == "full":
+    if source.stream.law == "all":
         return Batch(source.data)
     drawn = streams.with_replacement()
     rows = streams.rows_at(drawn, key, t, *source.sizes)

@@ -22,7 +22,7 @@ TREE = {"a": np.array([0.3, -1.2]), "b": np.array(0.7)}
 @pytest.mark.parametrize("alpha", [0.5, 2.0, 50.0])
 def test_flow_solves_its_equation(alpha):
     """Z agrees with an ODE solver on dζ = −αζ dτ + g dτ, and is a semigroup."""
-    clock = clocks.samadams(0.1, alpha=alpha)
+    clock = clocks.adaptive(0.1, alpha=alpha)
     g = float(clock.observe(TREE))
     start, t = jnp.asarray(3.0), 0.37
     solved = solve_ivp(lambda _, z: g - alpha * z, (0, t), [3.0], rtol=1e-12, atol=1e-14)
@@ -35,19 +35,19 @@ def test_flow_solves_its_equation(alpha):
 def test_monitor_is_a_mean_square_by_default():
     """‖∇U‖^s/Ω with Ω the number of parameters: twice the parameters, the same level."""
     double = {"a": jnp.concatenate([TREE["a"]] * 2), "b": jnp.array([TREE["b"]] * 2)}
-    clock = clocks.samadams(0.1)
+    clock = clocks.adaptive(0.1)
     np.testing.assert_allclose(clock.observe(TREE), (0.09 + 1.44 + 0.49) / 3, rtol=1e-12)
     np.testing.assert_allclose(clock.observe(double), clock.observe(TREE), rtol=1e-12)
-    plain = clocks.samadams(0.1, s=1.0, scale=2.0)
+    plain = clocks.adaptive(0.1, exponent=1.0, scale=2.0)
     np.testing.assert_allclose(plain.observe(TREE), np.sqrt(2.02) / 2, rtol=1e-12)
-    own = clocks.samadams(0.1, monitor=lambda g: jnp.abs(g["b"]))
+    own = clocks.adaptive(0.1, monitor=lambda g: jnp.abs(g["b"]))
     np.testing.assert_allclose(own.observe(TREE), 0.7, rtol=1e-12)
 
 
 def test_scaling_the_potential_scales_the_level():
     """U → a U with Ω → a^s Ω leaves ζ, hence the steps, as they are."""
-    one = clocks.samadams(0.1, scale=1.0)
-    other = clocks.samadams(0.1, scale=25.0)
+    one = clocks.adaptive(0.1, scale=1.0)
+    other = clocks.adaptive(0.1, scale=25.0)
     scaled = jax.tree.map(lambda x: 5 * x, TREE)
     np.testing.assert_allclose(other.observe(scaled), one.observe(TREE), rtol=1e-12)
 
@@ -55,7 +55,7 @@ def test_scaling_the_potential_scales_the_level():
 @pytest.mark.parametrize("form", ["sum", "ratio"])
 def test_steps_lie_between_their_bounds(form):
     """ψ falls from M at ζ = 0 to m as ζ → ∞, where ζ overflows too; both forms as printed."""
-    clock = clocks.samadams(0.1, m=0.2, M=5.0, r=0.5, form=form)
+    clock = clocks.adaptive(0.1, shortest=0.2, longest=5.0, power=0.5, form=form)
     levels = jnp.array([0.0, 1e-3, 1.0, 1e3, 1e200, jnp.inf])
     factors = np.asarray(clock.factor(levels))
     assert np.all(np.diff(factors) <= 0)
@@ -68,10 +68,10 @@ def test_steps_lie_between_their_bounds(form):
     np.testing.assert_allclose(factors[1], printed[form], rtol=1e-12)
 
 
-@pytest.mark.parametrize("numbers", [{}, clocks.SAMADAMS_CODE, clocks.SA_SGLD_CODE, {"r": 1.0}])
+@pytest.mark.parametrize("numbers", [{}, clocks.SAMADAMS_CODE, clocks.SA_SGLD_CODE, {"power": 1.0}])
 def test_a_start_is_safe(numbers):
     """The first step is at most twice the shortest, whatever the gradient at the start."""
-    clock = clocks.samadams(0.1, **numbers)
+    clock = clocks.adaptive(0.1, **numbers)
     first = float(clock.factor(clock.begin(TREE).memory))
     np.testing.assert_allclose(first, 2 * float(clock.shortest), rtol=1e-6)
 
@@ -79,7 +79,7 @@ def test_a_start_is_safe(numbers):
 def test_equal_bounds_are_a_fixed_step():
     """With m = M the chain is BAOAB's, or SGLD's, at h = m Δτ, to rounding."""
     for adaptive, fixed in ((sgmcmc.samadams, sgmcmc.baoab), (sgmcmc.sa_sgld, sgmcmc.sgld)):
-        kernels = (adaptive(POSTERIOR, clocks.samadams(0.2, m=0.5, M=0.5)), fixed(POSTERIOR, 0.1))
+        kernels = (adaptive(POSTERIOR, clocks.adaptive(0.2, shortest=0.5, longest=0.5)), fixed(POSTERIOR, 0.1))
         states = [k.init(jnp.array([0.4, -1.0]), jax.random.key(100)) for k in kernels]
         for t in range(20):
             noise = jax.random.normal(jax.random.key(t), (1, 2))
@@ -92,7 +92,7 @@ def test_equal_bounds_are_a_fixed_step():
 
 def test_a_short_memory_is_the_clock_of_the_moment():
     """α = 10⁶, Ω = 1/α: the weight is ψ(‖∇U‖²) at the recorded position, to 1e-3."""
-    clock = clocks.samadams(0.05, alpha=1e6, scale=1e-6, m=0.25, M=4.0, r=1.0)
+    clock = clocks.adaptive(0.05, alpha=1e6, scale=1e-6, shortest=0.25, longest=4.0, power=1.0)
     for make in (sgmcmc.samadams, sgmcmc.sa_sgld):
         kernel = make(POSTERIOR, clock)
         state = kernel.init(jnp.array([0.9]), jax.random.key(0))
@@ -104,7 +104,7 @@ def test_a_short_memory_is_the_clock_of_the_moment():
 
 def test_weights_and_times_belong_together():
     """Overdamped, a draw's weight is the step about to be made; ZBAOABZ reports the one made."""
-    clock = clocks.samadams(lambda k: 0.1 / (1 + k), m=0.25, M=4.0, r=1.0)
+    clock = clocks.adaptive(lambda k: 0.1 / (1 + k), shortest=0.25, longest=4.0, power=1.0)
     kernel = sgmcmc.sa_sgld(POSTERIOR, clock)
     state = kernel.init(jnp.array([0.9]), jax.random.key(0))
     noise = jnp.zeros((1, 1))
@@ -137,7 +137,7 @@ def test_words_with_z():
 
 def test_a_clock_for_each_leaf():
     """`per_leaf`: each leaf steps by its own ζ, and the weight is the mean of the factors."""
-    clock = clocks.samadams(0.1, per_leaf=True, m=0.25, M=4.0, r=1.0)
+    clock = clocks.adaptive(0.1, per_leaf=True, shortest=0.25, longest=4.0, power=1.0)
     kernel = sgmcmc.sa_sgld(Posterior.from_log_density(_of_tree), clock)
     state = kernel.init(TREE, jax.random.key(0))
     after, info = kernel.drive(jnp.zeros((1, 3)), state, None)
@@ -153,31 +153,31 @@ def test_a_clock_for_each_leaf():
 
 
 BAD = {
-    "m above M": (lambda: clocks.samadams(0.1, m=2.0, M=1.0), "m: got 2.0, above M = 1.0"),
-    "m": (lambda: clocks.samadams(0.1, m=0.0), "m: got 0.0; expected a finite number > 0"),
-    "M": (lambda: clocks.samadams(0.1, M=-1.0), "M: got -1.0"),
-    "alpha": (lambda: clocks.samadams(0.1, alpha=0.0), "alpha: got 0.0"),
-    "r": (lambda: clocks.samadams(0.1, r=0.0), "r: got 0.0"),
-    "s": (lambda: clocks.samadams(0.1, s=-1.0), "s: got -1.0"),
-    "scale": (lambda: clocks.samadams(0.1, scale=0.0), "scale: got 0.0"),
-    "start": (lambda: clocks.samadams(0.1, start=-1.0), "start: got -1.0"),
-    "step": (lambda: clocks.samadams(0.0), "step_size: got 0.0"),
-    "form": (lambda: clocks.samadams(0.1, form="product"), "form: got 'product'; allowed: sum"),
+    "m above M": (lambda: clocks.adaptive(0.1, shortest=2.0, longest=1.0), "shortest: got 2.0, above longest = 1.0"),
+    "m": (lambda: clocks.adaptive(0.1, shortest=0.0), "shortest: got 0.0; expected a finite number > 0"),
+    "M": (lambda: clocks.adaptive(0.1, longest=-1.0), "longest: got -1.0"),
+    "alpha": (lambda: clocks.adaptive(0.1, alpha=0.0), "alpha: got 0.0"),
+    "r": (lambda: clocks.adaptive(0.1, power=0.0), "power: got 0.0"),
+    "s": (lambda: clocks.adaptive(0.1, exponent=-1.0), "exponent: got -1.0"),
+    "scale": (lambda: clocks.adaptive(0.1, scale=0.0), "scale: got 0.0"),
+    "start": (lambda: clocks.adaptive(0.1, start=-1.0), "start: got -1.0"),
+    "step": (lambda: clocks.adaptive(0.0), "step_size: got 0.0"),
+    "form": (lambda: clocks.adaptive(0.1, form="product"), "form: got 'product'; allowed: sum"),
     "two scales": (
-        lambda: clocks.samadams(0.1, monitor=jnp.sum, scale=1.0),
+        lambda: clocks.adaptive(0.1, monitor=jnp.sum, scale=1.0),
         "monitor: got one beside scale",
     ),
     "fixed word": (
-        lambda: sgmcmc.baoab(POSTERIOR, clocks.samadams(0.1)),
+        lambda: sgmcmc.baoab(POSTERIOR, clocks.adaptive(0.1)),
         "step_size: an adaptive clock and the letter Z need each other",
     ),
     "per leaf": (
-        lambda: sgmcmc.samadams(POSTERIOR, clocks.samadams(0.1, per_leaf=True)),
+        lambda: sgmcmc.samadams(POSTERIOR, clocks.adaptive(0.1, per_leaf=True)),
         "step_size: a clock per leaf",
     ),
     "per leaf with a metric": (
         lambda: sgmcmc.sa_sgld(
-            POSTERIOR, clocks.samadams(0.1, per_leaf=True), metric=sgmcmc.metrics.diagonal(2.0)
+            POSTERIOR, clocks.adaptive(0.1, per_leaf=True), metric=sgmcmc.metrics.diagonal(2.0)
         ),
         "metric: got diagonal; per_leaf allows identity",
     ),
@@ -186,11 +186,11 @@ BAD = {
         "Z shares B's gradient",
     ),
     "vector monitor": (
-        lambda: _sample(clocks.samadams(0.1, monitor=lambda g: g)),
+        lambda: _sample(clocks.adaptive(0.1, monitor=lambda g: g)),
         r"monitor: got an array of shape \(2,\); expected one number",
     ),
     "NaN monitor": (
-        lambda: _sample(clocks.samadams(0.1, monitor=lambda g: jnp.log(-jnp.sum(g)))),
+        lambda: _sample(clocks.adaptive(0.1, monitor=lambda g: jnp.log(-jnp.sum(g)))),
         "monitor: got nan for a gradient of ones",
     ),
 }

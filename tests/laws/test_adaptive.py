@@ -37,7 +37,7 @@ def target(density):
 
 def slow_clock(step_size, **numbers):
     """The clock of the printed quartic table."""
-    return clocks.samadams(step_size, m=0.25, M=4.0, r=1.0, alpha=2.0, scale=1.0, **numbers)
+    return clocks.adaptive(step_size, shortest=0.25, longest=4.0, power=1.0, alpha=2.0, scale=1.0, **numbers)
 
 
 @eqx.filter_jit
@@ -115,7 +115,7 @@ def star_draws(key, count):
 
 def test_star():
     """F24, F25 in small: no chain is lost at a mean step where a fixed one loses some."""
-    clock = clocks.samadams(0.04, alpha=10.0, m=0.1, M=10.0, r=0.25, scale=1.0)
+    clock = clocks.adaptive(0.04, alpha=10.0, shortest=0.1, longest=10.0, power=0.25, scale=1.0)
     starts = star_draws(jax.random.key(0), 256)
     one, other, finite = averages(
         sgmcmc.samadams(target(star), clock), starts, 1, _first, 1_000, 20_000
@@ -131,7 +131,7 @@ def test_star():
 def test_a_clock_for_each_leaf_is_biased(per_leaf, figure):
     """F27, with clocks of the moment (ζ = ‖∇U‖², leaf by leaf): one clock is right (.71538),
     one for each leaf is not, whatever the weight."""
-    clock = clocks.samadams(0.01, alpha=1e6, scale=1e-6, m=0.25, M=4.0, r=1.0, per_leaf=per_leaf)
+    clock = clocks.adaptive(0.01, alpha=1e6, scale=1e-6, shortest=0.25, longest=4.0, power=1.0, per_leaf=per_leaf)
     kernel = sgmcmc.sa_sgld(target(blocks), clock)
     starts = {name: 0.8 * jax.random.normal(jax.random.key(i), (1_000,))
               for i, name in enumerate("xy")}  # fmt: skip

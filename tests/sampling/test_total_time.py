@@ -14,7 +14,7 @@ def quartic(x):
 
 
 POSTERIOR = Posterior.from_log_density(quartic)
-ADAPTIVE = sgmcmc.sa_sgld(POSTERIOR, clocks.samadams(0.05, m=0.25, M=4.0, r=1.0))
+ADAPTIVE = sgmcmc.sa_sgld(POSTERIOR, clocks.adaptive(0.05, shortest=0.25, longest=4.0, power=1.0))
 
 
 def sample(kernel=ADAPTIVE, **options):

@@ -62,7 +62,7 @@ def scaled(x):
 
 MAKE = {
     "samadams": lambda p: sgmcmc.samadams(p, None, friction="auto"),
-    "fast clock": lambda p: sgmcmc.samadams(p, clocks.samadams(None, alpha=10.0), friction="auto"),
+    "fast clock": lambda p: sgmcmc.samadams(p, clocks.adaptive(None, alpha=10.0), friction="auto"),
     "sa_sghmc": lambda p: sgmcmc.sa_sghmc(p, None),
     "sa_sgld": lambda p: sgmcmc.sa_sgld(p, None),
     "psgld": lambda p: sgmcmc.psgld(p, None, metric=metrics.rmsprop(freeze_after=50)),
@@ -272,7 +272,7 @@ def test_a_trial_halves_a_step_that_is_too_long_or_says_so(name):
     long = tuning._replace(step_size=3 * limit, friction=None)
     kernel = tune_adaptive.settled(kernel, 0)
     if name == "samadams":
-        kernel = sgmcmc.samadams(gaussian(), clocks.samadams(None, m=1.0, M=1.0))
+        kernel = sgmcmc.samadams(gaussian(), clocks.adaptive(None, shortest=1.0, longest=1.0))
     found, _ = verified.verified(kernel, long, start, source, jax.random.key(0))
     assert 1 <= found.halvings <= HALVINGS
     with pytest.raises(FloatingPointError, match="did not stay finite, or cool"):

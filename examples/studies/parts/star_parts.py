@@ -59,8 +59,8 @@ ADAPTIVE: dict[str, dict[str, float]] = {
     "Δτ=.01 α=10": {"step": 0.01},
     "Δτ=.04 α=1": {"step": 0.04, "alpha": 1.0},
     "Δτ=.04 α=30": {"step": 0.04, "alpha": 30.0},
-    "Δτ=.04 α=10 M=3": {"step": 0.04, "M": 3.0},
-    "Δτ=.04 α=10 s=1": {"step": 0.04, "s": 1.0},
+    "Δτ=.04 α=10 M=3": {"step": 0.04, "longest": 3.0},
+    "Δτ=.04 α=10 s=1": {"step": 0.04, "exponent": 1.0},
 }
 
 
@@ -69,12 +69,12 @@ def star_kernel(name: str) -> Any:
     target = sgmcmc.Posterior.from_log_density(star)
     if name.startswith("h="):
         return sgmcmc.baoab(target, float(name[2:]))
-    numbers = {"alpha": 10.0, "m": 0.1, "M": 10.0, "r": 0.25, "s": 2.0, "scale": 1.0}
+    numbers = {"alpha": 10.0, "shortest": 0.1, "longest": 10.0, "power": 0.25, "exponent": 2.0, "scale": 1.0}
     numbers |= ADAPTIVE[name]
     step = numbers.pop("step")
     slopes = jax.vmap(jax.grad(star))(jnp.asarray(star_draws(0, 100_000)))
-    level = float(jnp.mean(jnp.sum(slopes**2, axis=-1) ** (numbers["s"] / 2)))
-    clock = clocks.samadams(step, **numbers, start=level / numbers["alpha"])
+    level = float(jnp.mean(jnp.sum(slopes**2, axis=-1) ** (numbers["exponent"] / 2)))
+    clock = clocks.adaptive(step, **numbers, start=level / numbers["alpha"])
     return sgmcmc.samadams(target, clock)
 
 
@@ -146,7 +146,7 @@ def square(x):
 LINES: dict[str, Callable] = {
     "quartic": quartic, "double well": double_well, "oscillator": oscillator
 }  # fmt: skip
-LINE_CLOCK = {"m": 0.25, "M": 4.0, "r": 1.0, "alpha": 2.0, "scale": 1.0}
+LINE_CLOCK = {"shortest": 0.25, "longest": 4.0, "power": 1.0, "alpha": 2.0, "scale": 1.0}
 LINE_STEPS = {"samadams": (0.2, 0.1, 0.05), "sa_sgld": (0.1, 0.05, 0.025)}
 # A row's columns, for a sampler that records its step's end, and one that records its beginning.
 PAIRINGS = {
@@ -171,7 +171,7 @@ def line_row(name: str, sampler: str, step: float, chains: int, time: float, see
     uniform = np.random.default_rng(seed).uniform(size=(chains, 1))
     starts = jnp.asarray(np.interp(uniform, mass, grid), jnp.float32)
     target = sgmcmc.Posterior.from_log_density(LINES[name])
-    kernel = getattr(sgmcmc, sampler)(target, clocks.samadams(step, **LINE_CLOCK))
+    kernel = getattr(sgmcmc, sampler)(target, clocks.adaptive(step, **LINE_CLOCK))
     made = run(kernel, square, starts, seed + 1, round(10 / step), round(time / step), 10)
     result: dict[str, Any] = {"exact": exact, **divergence(made), "mean_step": mean_step(made)}
     result["bias"] = {}
@@ -228,8 +228,8 @@ def leaf_rows(chains: int, steps: int, seed: int) -> dict[str, Any]:
     starts = {n: jnp.asarray(0.8 * rng.standard_normal(chains), jnp.float32) for n in "xy"}
     result = {}
     for label, per_leaf in (("one clock", False), ("clock per leaf", True)):
-        clock = clocks.samadams(
-            0.01, alpha=1e6, scale=1e-6, m=0.25, M=4.0, r=1.0, per_leaf=per_leaf
+        clock = clocks.adaptive(
+            0.01, alpha=1e6, scale=1e-6, shortest=0.25, longest=4.0, power=1.0, per_leaf=per_leaf
         )
         kernel = sgmcmc.sa_sgld(sgmcmc.Posterior.from_log_density(blocks), clock)
         made = run(kernel, square_of_x, starts, seed + 1, 1_000, steps, 10)

@@ -28,9 +28,9 @@ SGLD, GAMMA, NO_GAMMA = "sgld", "psgld", "psgld, no Γ"
 PAPER, FAST = "sa_sgld, paper's", "sa_sgld, fast"
 METHODS = (SGLD, GAMMA, NO_GAMMA, PAPER, FAST)
 # The paper's toy runs (their code): ζ remembers 100 units of τ.
-PAPER_CLOCK = {"m": 0.5, "M": 50.0, "r": 0.25, "alpha": 0.01, "s": 2.0, "scale": 1.0}
+PAPER_CLOCK = {"shortest": 0.5, "longest": 50.0, "power": 0.25, "alpha": 0.01, "exponent": 2.0, "scale": 1.0}
 # A clock that follows: the default bounds at r = 1, ζ remembers some ten steps.
-FAST_CLOCK = {"m": 0.1, "M": 10.0, "r": 1.0, "s": 2.0}
+FAST_CLOCK = {"shortest": 0.1, "longest": 10.0, "power": 1.0, "exponent": 2.0}
 FAST_MEMORY = 10  # steps
 GRID = 400  # cells a side of the quadrature
 
@@ -145,11 +145,11 @@ def kernel_of(method: str, target: Any, step: float, square: float) -> Any:
     if method == PAPER:
         # Where it lives: from anywhere else so long a memory would take most of a run.
         start = square / (PAPER_CLOCK["alpha"] * PAPER_CLOCK["scale"])
-        return sgmcmc.sa_sgld(target, clocks.samadams(step, **PAPER_CLOCK, start=start))
+        return sgmcmc.sa_sgld(target, clocks.adaptive(step, **PAPER_CLOCK, start=start))
     # ζ is the mean gradient's square over some steps: α and Ω go with Δτ.
     alpha = 1 / (FAST_MEMORY * step)
     size = 2 / alpha
-    return sgmcmc.sa_sgld(target, clocks.samadams(step, **FAST_CLOCK, alpha=alpha, scale=size))
+    return sgmcmc.sa_sgld(target, clocks.adaptive(step, **FAST_CLOCK, alpha=alpha, scale=size))
 
 
 def cost(method: str) -> int:
