@@ -12,12 +12,14 @@ import jax
 __all__ = [
     "Array",
     "Batch",
+    "Batches",
     "Blocks",
     "ClockState",
     "Info",
     "Key",
     "PyTree",
     "State",
+    "as_batch",
 ]
 
 Array: TypeAlias = jax.Array
@@ -25,6 +27,7 @@ Array: TypeAlias = jax.Array
 PyTree: TypeAlias = Any
 
 Key: TypeAlias = jax.Array
+
 # Which streams of batches an estimator or a kernel bears: any; all data every step; batches that
 # are independent of all before; or those whose blocks have the same law read backwards.
 Batches: TypeAlias = Literal["any", "all data", "independent", "reversible"]

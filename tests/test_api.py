@@ -19,14 +19,16 @@ from sgmcmc.room import Deep, made, PAIR
 __all__ = ["PAIR", "Deep", "made"]
 ''',
     "sgmcmc.room": '''
-from sgmcmc.room._file import Deep, made
+from sgmcmc.room._file import Deep, Shown, made
 from sgmcmc.room._file import FIRST as PAIR
 from numpy import pi
-__all__ = ["PAIR", "Deep", "made", "pi"]
+__all__ = ["PAIR", "Deep", "Shown", "made", "pi"]
 ''',
     "sgmcmc.room._file": '''
 FIRST, SECOND = (1, 2), "b"
-class Base(NamedTuple):
+class Shown:
+    far: int
+class Base(Shown):
     size: int
     def go(self, far: float = 1.0, /) -> None: ...
     def _hidden(self): ...
@@ -53,6 +55,8 @@ sgmcmc.room.Deep.name: str = 'x'
 sgmcmc.room.Deep.build(*, key) -> 'Deep'
 sgmcmc.room.Deep.twice: int (property)
 sgmcmc.room.PAIR = (1, 2)
+sgmcmc.room.Shown: class
+sgmcmc.room.Shown.far: int
 sgmcmc.room.made(x: int | None=None, *, y: str='a', **rest: Any)
 sgmcmc.room.pi = numpy.pi
 """

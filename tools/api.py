@@ -31,7 +31,10 @@ class Definition(NamedTuple):
 
 
 def listing(modules: dict[str, Module]) -> str:
-    """All public names in order; those of a class in the order of its fields."""
+    """All public names in order; those of a class in the order of its fields.
+
+    What a class inherits from a public one is listed there; from private ones, with the class.
+    """
     doors: dict[Definition, list[str]] = {}
     for name, module in modules.items():
         for each in (exported(module) or []) if is_public(name) else []:
@@ -41,7 +44,7 @@ def listing(modules: dict[str, Module]) -> str:
         if definition.node is None:
             continue  # a module: its own names are listed
         home = min(names, key=lambda name: (-_shared(name, definition.module), len(name), name))
-        blocks[home] = _lines(modules, home, definition)
+        blocks[home] = _lines(modules, home, definition, set(doors))
         blocks |= {name: [f"{name} = {home}"] for name in names if name != home}
     return "".join(f"{line}\n" for name in sorted(blocks) for line in blocks[name])
 
@@ -82,12 +85,14 @@ def _shared(name: str, module: str) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), name.count("."))
 
 
-def _lines(modules: dict[str, Module], name: str, definition: Definition) -> list[str]:
+def _lines(
+    modules: dict[str, Module], name: str, definition: Definition, public: set[Definition]
+) -> list[str]:
     node = definition.node
     if isinstance(node, Function):
         return [_function(name, node)]
     if isinstance(node, ast.ClassDef):
-        return _class(modules, name, definition.module, node)
+        return _class(name, node, _ancestry(modules, definition, public))
     if isinstance(node, ast.ImportFrom):
         return [f"{name} = {node.module}.{definition.name}"]
     return [_variable(name, node, definition.name)]
@@ -119,10 +124,10 @@ def _function(name: str, node: Function, *, method: bool = False) -> str:
     return f"{name}({ast.unparse(spelt.args)})" + (f" -> {returns}" if returns else "")
 
 
-def _class(modules: dict[str, Module], name: str, module: str, node: ast.ClassDef) -> list[str]:
+def _class(name: str, node: ast.ClassDef, ancestry: list[ast.ClassDef]) -> list[str]:
     bases = ", ".join(ast.unparse(base) for base in node.bases)
     members: dict[str, str] = {}
-    for cls in _ancestry(modules, module, node):
+    for cls in ancestry:
         for part in cls.body:
             for each in _bound(part):
                 if is_public(each) or each in CALLED:
@@ -138,18 +143,21 @@ def _member(name: str, node: ast.stmt) -> str:
     return _variable(name, node, name.split(".")[-1])
 
 
-def _ancestry(modules: dict[str, Module], module: str, node: ast.ClassDef) -> list[ast.ClassDef]:
-    """The classes of the library that a class comes from, the farthest first, and itself."""
-    out = []
+def _ancestry(
+    modules: dict[str, Module], definition: Definition, public: set[Definition]
+) -> list[ast.ClassDef]:
+    """The library's private classes that a class comes from, the farthest first, and itself."""
+    node, out = definition.node, []
+    assert isinstance(node, ast.ClassDef)
     for base in node.bases:
         name = ast.unparse(base).split("[")[0]
         if name.isidentifier():
             try:
-                found = resolve(modules, module, name)
+                found = resolve(modules, definition.module, name)
             except LookupError:
                 continue  # a builtin, such as RuntimeError
-            if isinstance(found.node, ast.ClassDef):
-                out += _ancestry(modules, found.module, found.node)
+            if isinstance(found.node, ast.ClassDef) and found not in public:
+                out += _ancestry(modules, found, public)
     return [*out, node]
 
 
