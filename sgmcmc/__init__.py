@@ -17,7 +17,7 @@ from sgmcmc import (
     tuning,
     types,
 )
-from sgmcmc._interop import from_blackjax
+from sgmcmc._interop import from_blackjax, to_blackjax
 from sgmcmc._posterior import Posterior
 from sgmcmc._version import __version__
 from sgmcmc.exact import amagold, hmc, mala, sggmc
@@ -100,6 +100,7 @@ __all__ = [
     "sort",
     "streams",
     "symplectic_euler",
+    "to_blackjax",
     "tuning",
     "types",
     "ubu",

@@ -76,7 +76,7 @@ def copy(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
 
-def as_callable(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def as_callable(function: Callable[..., Any] | None, name: str) -> Callable[..., Any]:
     """A callable as a pytree: its arrays are leaves, its code is static.
 
     Plain functions compare by identity, so one function gives one trace. The arrays bound

@@ -28,7 +28,8 @@ def test_bound_kernel_in_their_loop():
     The chain is an AR(2) whose integrated time is below 6 steps: with 3 × 8,000 draws the
     sd of the variance is below √(2·6/24,000) = .022. False alarm below 1e-5.
     """
-    algorithm = sgmcmc.baoab(sgmcmc.Posterior.from_log_density(log_density), 0.3).bind()
+    kernel = sgmcmc.baoab(sgmcmc.Posterior.from_log_density(log_density), 0.3)
+    algorithm = sgmcmc.to_blackjax(kernel)
     assert isinstance(algorithm, blackjax.SamplingAlgorithm)
     run = blackjax.util.run_inference_algorithm
     _, (states, info) = run(jax.random.key(1), algorithm, 8_000, initial_position=jnp.zeros(3))
@@ -41,7 +42,7 @@ def test_bound_kernel_sees_every_example_once_an_epoch():
     data = np.arange(6.0, dtype=np.float32)
     posterior = sgmcmc.Posterior(log_likelihood, log_prior, data_size=6)
     kernel = sgmcmc.sgld(posterior, 1e-12, temperature=0.0)
-    algorithm = kernel.bind(data, batch_size=2)
+    algorithm = sgmcmc.to_blackjax(kernel, data, batch_size=2)
     state = algorithm.init(jnp.zeros(()), jax.random.key(0))
     step, energies = jax.jit(algorithm.step), []
     for t in range(6):

@@ -25,10 +25,13 @@ from jax.tree_util import Partial
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc.diagnostics.laws._affine import Affine, stationary_moments
-from sgmcmc.types import Array, PyTree, State
+from sgmcmc.kernels._base import AbstractKernel, require_kernel
+from sgmcmc.kernels._phases import AbstractPhaseKernel
+from sgmcmc.types import Array, Batch, Blocks, PyTree, State
 
 # Enough room for rounding in float64, none for arithmetic in float32.
 TOLERANCE = 1e-10
+NUM_DRAWS = 4096
 
 
 class StationaryLaw(NamedTuple):
@@ -54,7 +57,7 @@ class StationaryLaw(NamedTuple):
 
 
 def stationary_law(
-    kernel: Any,
+    kernel: AbstractKernel,
     position: PyTree,
     batches: Sequence[Any] | None = None,
     *,
@@ -68,8 +71,8 @@ def stationary_law(
     (a noise scale, a half step, the order of letters) is seen in milliseconds, to ten digits.
 
     Args:
-        kernel: any `sgmcmc` kernel whose `drive` takes standard normals of shape
-            (kernel.plan.num_normals, d).
+        kernel: any kernel whose `drive` takes standard normals, as an array or a pytree of
+            them; one of your own too.
         position: pytree of floating arrays, of the shape of the parameters; where in space
             does not matter.
         batches: what a step may be given: one batch with all data for a full gradient, or all
@@ -107,7 +110,11 @@ def stationary_law(
     checks.require_floating(position, "position")
     with _double_precision():
         kernel, position, batches, data = _widen((kernel, position, list(batches), data))
+        require_kernel(kernel)
         state = _template(kernel, position, batches[0], data)
+        _normals(kernel, state)
+        if not isinstance(kernel, AbstractPhaseKernel):
+            _require_normal_draws(kernel, state)
         maps = [_affine(kernel, state, batch) for batch in batches]
         momenta = trees.size(state.momentum)
     mean, covariance, radius = stationary_moments(maps, epochs)
@@ -140,7 +147,7 @@ def _check_epochs(epochs: Sequence[Sequence[int]], num_batches: int) -> None:
 def _affine(kernel: Any, state: State, batch: Any) -> Affine:
     """The step's affine map, checked at other points and at a later step."""
     flat, _ = ravel_pytree(_moving(state))
-    size, normals = len(flat), kernel.plan.num_normals * trees.size(state.position)
+    size, normals = len(flat), trees.size(_normals(kernel, state))
     here = np.concatenate([np.asarray(flat), np.zeros(normals)])
     value, slopes, held = _linearise(kernel, state, batch, jnp.asarray(here))
     if not eqx.tree_equal(held, (state.estimator, state.metric)):
@@ -179,13 +186,11 @@ def _outputs(kernel: Any, state: State, batch: Any, point: Array) -> tuple[Array
     """The next state's numbers, then those that are recorded: position, and momentum if any."""
     flat, unravel = ravel_pytree(_moving(state))
     position, momentum, extra = unravel(point[: len(flat)])
-    noise = point[len(flat) :].reshape(kernel.plan.num_normals, -1)
+    noise = ravel_pytree(_normals(kernel, state))[1](point[len(flat) :])
     state = state._replace(position=position, momentum=momentum, extra=extra)
     following, info = kernel.drive(noise, state, batch)
-    last = following.momentum
-    if hasattr(kernel, "phases"):
-        # The state stands at another phase of the word than the recorded position.
-        last = kernel.phases(noise, state, batch)[0].momentum
+    # The state may stand at another phase of the word than the recorded position.
+    last = kernel.momentum_at_record(noise, state, batch)
     value = ravel_pytree((_moving(following), (info.position, last)))[0]
     return value, (value, (following.estimator, following.metric))
 
@@ -196,12 +201,44 @@ def _moving(state: State) -> tuple[PyTree, PyTree, PyTree]:
 
 def _template(kernel: Any, position: PyTree, batch: Any, data: PyTree) -> State:
     """A first state, of floats: what a word carries as random bits is replaced by normals."""
-    data = getattr(batch, "data", batch) if data is None else data
+    if data is None and batch is not None:
+        data = batch.data if isinstance(batch, Batch | Blocks) else batch
     state = kernel.init(position, jax.random.key(0), data)
     if all(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(state.extra)):
         return state
-    noise = jnp.zeros((kernel.plan.num_normals, trees.size(position)))
-    return state._replace(extra=kernel.drive(noise, state, batch)[0].extra)
+    return state._replace(extra=kernel.drive(_normals(kernel, state), state, batch)[0].extra)
+
+
+def _normals(kernel: AbstractKernel, state: State) -> PyTree:
+    """Zeros in the place of the standard normals that `drive` takes.
+
+    Raises:
+        ValueError: it takes something else.
+    """
+    shapes = kernel.normals(state)
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shapes)):
+        raise ValueError(
+            f"kernel: the noise of {kernel.traits.name} is no array of standard normals, by which "
+            "an exact law goes"
+        )
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _require_normal_draws(kernel: AbstractKernel, state: State) -> None:
+    """Raise a ValueError unless `draw` gives standard normals, by the moments of 4,096 draws.
+
+    At six standard errors the chance of a false alarm is 4e-9 a number.
+    """
+    keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
+    drawn = jax.vmap(lambda key: ravel_pytree(kernel.draw(key, state))[0])(keys)
+    mean, variance = np.asarray(jnp.mean(drawn, axis=0)), np.asarray(jnp.var(drawn, axis=0))
+    error = 6 / np.sqrt(NUM_DRAWS)
+    if np.any(np.abs(mean) > error) or np.any(np.abs(variance - 1) > np.sqrt(2) * error):
+        raise ValueError(
+            f"kernel: what `draw` of {kernel.traits.name} gives is not standard normal (means to "
+            f"{np.max(np.abs(mean)):.3g}, variances {np.min(variance):.3g} to "
+            f"{np.max(variance):.3g}); draw standard normals and scale them in `drive`"
+        )
 
 
 def _widen(tree: PyTree) -> PyTree:

@@ -137,8 +137,8 @@ def measure(
     seen = data if evaluation_data is None else evaluation_data
     seen = jax.tree.map(jnp.asarray, seen)
     # The types do not know that it is there: `_check` has refused a posterior without one.
-    judge = Posterior(posterior.log_likelihood, _flat, data_size=leading_axis(seen))  # type: ignore[arg-type]
-    sampled = Posterior(posterior.log_likelihood, _flat, data_size=n, likelihood_power=beta)  # type: ignore[arg-type]
+    judge = Posterior(posterior.log_likelihood, _flat, data_size=leading_axis(seen))
+    sampled = Posterior(posterior.log_likelihood, _flat, data_size=n, likelihood_power=beta)
     sampler = kernel(sampled.localized(params, localization), step_size)
     _check_temperature(sampler)
     loss, norm, fall = (
@@ -261,9 +261,9 @@ def _check(
 
 def _check_temperature(sampler: Any) -> None:
     base.require_kernel(sampler)
-    value = getattr(getattr(sampler, "temperature", None), "value", 1.0)
-    if float(value) != 1:
+    value = sampler.numbers().get("temperature", 1.0)
+    if value != 1:
         raise ValueError(
-            f"kernel: got one at temperature {float(value):g}; allowed: 1, the temperature is "
+            f"kernel: got one at temperature {value}; allowed: 1, the temperature is "
             "in inverse_temperature"
         )

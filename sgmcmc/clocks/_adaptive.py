@@ -81,9 +81,7 @@ class AdaptiveClock(AbstractClock):
             return self.factor(memory) * dt
         return jax.tree.map(lambda factor: dt * factor, self.factor(memory))
 
-    def account(
-        self, before: ClockState, memory: PyTree, overdamped: bool
-    ) -> tuple[Array, Array]:
+    def account(self, before: ClockState, memory: PyTree, overdamped: bool) -> tuple[Array, Array]:
         """(time, weight): the weight is ψ where the word records; the time that of its letters.
 
         Overdamped, the draw is the position that the step is about to leave.
@@ -232,7 +230,7 @@ class Untuned(AbstractClock):
     template: AdaptiveClock | None = None
 
     @property
-    def step_size(self) -> Constant:  # type: ignore[override]
+    def step_size(self) -> Constant:
         return Constant(jnp.asarray(jnp.nan, dtype=float))
 
     @property

@@ -1,6 +1,7 @@
 """The contract of a clock, and the plain one: a step size, constant or a schedule."""
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,7 +17,13 @@ class AbstractClock(eqx.Module):
     See `sgmcmc/clocks/README.md` for how to add one.
     """
 
-    step_size: AbstractVar[Rate]
+    if TYPE_CHECKING:  # declared fields or properties, which mypy takes for fields alone
+
+        @property
+        def step_size(self) -> Rate: ...
+
+    else:
+        step_size: AbstractVar[Rate]
 
     @abstractmethod
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
@@ -49,9 +56,7 @@ class AbstractClock(eqx.Module):
         """The memory of an adaptive clock after t, at a gradient that stands still."""
         return memory
 
-    def account(
-        self, before: ClockState, memory: PyTree, overdamped: bool
-    ) -> tuple[Array, Array]:
+    def account(self, before: ClockState, memory: PyTree, overdamped: bool) -> tuple[Array, Array]:
         """(the step's time, the draw's weight) of a step that left `memory` where it records."""
         dt, weight, _ = self.tick(before)
         return dt, weight

@@ -138,7 +138,7 @@ def decreasing(
     offset: float | Array = 1.0,
     power: float | Array = 0.55,
     weights: str = "time",
-) -> Clock:
+) -> AbstractClock:
     """h_k = initial · (1 + k/offset)^{−power} (Welling and Teh 2011: a (b + k)^{−γ}).
 
     The bias of a step vanishes with it, at the price of ever slower mixing.

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -64,8 +64,17 @@ class AbstractKernel(eqx.Module):
         clock: its pace; None for a kernel without.
     """
 
-    posterior: AbstractVar[Posterior | None]
-    clock: AbstractVar[AbstractClock | None]
+    if TYPE_CHECKING:  # declared fields or properties, which mypy takes for fields alone
+
+        @property
+        def posterior(self) -> Posterior | None: ...
+
+        @property
+        def clock(self) -> AbstractClock | None: ...
+
+    else:
+        posterior: AbstractVar[Posterior | None]
+        clock: AbstractVar[AbstractClock | None]
 
     @property
     @abstractmethod
@@ -144,13 +153,37 @@ DEFAULTS = (("temperature", 1.0), ("metric", "identity"), ("noise", "gaussian"))
 class AbstractDynamics(AbstractKernel):
     """A kernel with the usual parts; `friction=None`: overdamped."""
 
-    posterior: AbstractVar[Posterior]
-    clock: AbstractVar[AbstractClock]
-    friction: AbstractVar[Rate | None]
-    temperature: AbstractVar[Rate]
-    metric: AbstractVar[AbstractMetric | AbstractPreconditioner]
-    gradient: AbstractVar[AbstractEstimator]
-    noise: AbstractVar[str]
+    if TYPE_CHECKING:  # declared fields or properties, which mypy takes for fields alone
+
+        @property
+        def posterior(self) -> Posterior: ...
+
+        @property
+        def clock(self) -> AbstractClock: ...
+
+        @property
+        def friction(self) -> Rate | None: ...
+
+        @property
+        def temperature(self) -> Rate: ...
+
+        @property
+        def metric(self) -> AbstractMetric | AbstractPreconditioner: ...
+
+        @property
+        def gradient(self) -> AbstractEstimator: ...
+
+        @property
+        def noise(self) -> str: ...
+
+    else:
+        posterior: AbstractVar[Posterior]
+        clock: AbstractVar[AbstractClock]
+        friction: AbstractVar[Rate | None]
+        temperature: AbstractVar[Rate]
+        metric: AbstractVar[AbstractMetric | AbstractPreconditioner]
+        gradient: AbstractVar[AbstractEstimator]
+        noise: AbstractVar[str]
 
     def numbers(self) -> dict[str, Any]:
         """Step size, friction, temperature, metric, gradient, noise."""
@@ -192,7 +225,9 @@ def require_kernel(kernel: Any) -> None:
             "sgmcmc.sgld(posterior, step_size), an sgmcmc.kernels.AbstractKernel of your own, or "
             "for BlackJAX's sgmcmc.from_blackjax(algorithm)"
         )
-    rates = {} if kernel.clock is None else {"step_size": kernel.clock.step_size}
+    rates: dict[str, Rate | None] = (
+        {} if kernel.clock is None else {"step_size": kernel.clock.step_size}
+    )
     if isinstance(kernel, AbstractDynamics):
         rates |= {"friction": kernel.friction, "temperature": kernel.temperature}
     for name, rate in rates.items():

@@ -34,6 +34,7 @@ from sgmcmc.clocks._base import AbstractClock
 from sgmcmc.kernels import _swaps as swaps
 from sgmcmc.kernels._base import AbstractKernel, Traits, shown
 from sgmcmc.kernels._phases import AbstractPhaseKernel
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State, as_batch
 
 
@@ -60,7 +61,7 @@ class StretchedClock(AbstractClock):
     factor: int = eqx.field(static=True)
 
     @property
-    def step_size(self) -> Rate:  # type: ignore[override]
+    def step_size(self) -> Rate:
         return self.inner.step_size
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
@@ -86,11 +87,11 @@ class ReplicaExchange(AbstractKernel):
     record: str = eqx.field(static=True)
 
     @property
-    def posterior(self) -> Posterior:  # type: ignore[override]
+    def posterior(self) -> Posterior:
         return self.inner.posterior
 
     @property
-    def clock(self) -> AbstractClock:  # type: ignore[override]
+    def clock(self) -> AbstractClock:
         """The inner clock, in steps of `swap_every` of its own."""
         if self.inner.clock.untuned:
             return self.inner.clock
@@ -169,12 +170,8 @@ class ReplicaExchange(AbstractKernel):
         traits = self.inner.gradient.traits
         batch, posterior = as_batch(batch), self.posterior
         if traits.batches == "all data":
-            return swaps.exact(
-                posterior, positions, batch, self.energy_variance, traits.block_size
-            )
-        return swaps.estimated(
-            posterior, positions, batch, self.energy_variance, self.replacement
-        )
+            return swaps.exact(posterior, positions, batch, self.energy_variance, traits.block_size)
+        return swaps.estimated(posterior, positions, batch, self.energy_variance, self.replacement)
 
     def _at(self, temperature: Array) -> AbstractPhaseKernel:
         return at_temperature(self.inner, temperature)
@@ -216,6 +213,7 @@ class ReplicaExchange(AbstractKernel):
             following, info, after = kernel.advance(noise, state, self._batch(batch, last))
             if not kernel.pending_kick:
                 return following, info, ()
+            assert isinstance(kernel.metric, AbstractMetric)
             kick = kernel.metric.to_momentum(after.gradient)
             dt = kernel.clock.tick(state.clock)[0]
             return following, info, (kernel.pending_kick * dt, kick)
@@ -298,14 +296,12 @@ def _rescaled(factor: Array, states: State, kicks: PyTree) -> State:
     if not jax.tree.leaves(states.momentum):
         return states
 
-    def one(s: Array, momentum: PyTree, kick: PyTree) -> PyTree:
+    def one(s: Array, momentum: PyTree, kick: tuple[Array, PyTree] | tuple[()]) -> PyTree:
         whole = trees.axpy(*kick, momentum) if kick else momentum
         # s = 1 changes no bit.
         return trees.axpy(s - 1, whole, momentum)
 
     return states._replace(momentum=jax.vmap(one)(factor, states.momentum, kicks))
-
-
 
 
 def replica_exchange(

@@ -107,9 +107,7 @@ class CompensatedFriction(AbstractFlow):
         momentum = jax.tree.map(rub, phase.momentum, spare, normals)
         # Only now: the gradient of this step must not be in this step's estimate.
         following = self.estimate.update(memory, phase.gradient)
-        return phase._replace(
-            momentum=momentum, extra={**phase.extra, "noise_estimate": following}
-        )
+        return phase._replace(momentum=momentum, extra={**phase.extra, "noise_estimate": following})
 
     def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
         """`clipped`: the share of coordinates with V̂ above what fits."""

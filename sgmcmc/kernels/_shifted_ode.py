@@ -233,7 +233,6 @@ def _sum(*terms: tuple[Array | float, PyTree]) -> PyTree:
     return total
 
 
-
 def sort(
     posterior: Posterior,
     step_size: Any,

@@ -32,7 +32,7 @@ class GibbsKernel(AbstractKernel):
     power: Array
 
     @property
-    def posterior(self) -> Posterior:  # type: ignore[override]
+    def posterior(self) -> Posterior:
         return self.entropy.kernel.posterior
 
     @property

@@ -19,9 +19,7 @@ from sgmcmc.kernels._base import AbstractKernel
 def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
     """What was asked for, as JSON-able numbers and strings."""
     traits, program = inputs.kernel.traits, inputs.program
-    absent = dict.fromkeys(
-        ("step_size", "friction", "temperature", "metric", "gradient", "noise")
-    )
+    absent = dict.fromkeys(("step_size", "friction", "temperature", "metric", "gradient", "noise"))
     return {
         "sampler": traits.name,
         **absent,
@@ -31,9 +29,7 @@ def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
         "data_size": program.data_size or None,
         "batch_size": program.batch_size or None,
         # Without data the batch size is 0; under `full` it is the size of the data.
-        "requested_batch_size": None
-        if program.stream.law == "all"
-        else program.batch_size or None,
+        "requested_batch_size": None if program.stream.law == "all" else program.batch_size or None,
         "stream": program.stream.name if program.data_size else None,
         "num_parameters": program.num_parameters,
         **settings._asdict(),

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc.clocks._adaptive import AdaptiveClock, Untuned
+from sgmcmc.clocks._base import AbstractClock
 from sgmcmc.kernels._euler import EulerStep
 from sgmcmc.kernels._samadams import EulerStepOfLeaves
 from sgmcmc.kernels._splitting import SplittingKernel
@@ -49,7 +50,7 @@ def tune_adaptive(
 ) -> Tuning:
     """Choose Δτ; arguments and errors as `tuning.tune`. `found` has h', ψ̄ and the mean dt."""
     look_key, walk_key, lag_key, trial_key = jax.random.split(key, 4)
-    fixed, clock = unpaced(kernel), kernel.clock.template
+    fixed, clock = unpaced(kernel), template(kernel.clock)
     choice, mode = tune_and_mode(look_key, fixed, params, data, stream, batch_size, count)
     source = fixed.source(stream, batch_size, data)
     given = tuned(settled(fixed, count), choice)
@@ -98,6 +99,13 @@ def _followed(toy: SplittingKernel, choice: Tuning, psi: float, key: Key) -> flo
         f"stiffest mode at any step tried, down to {step:.3g}. Give a step_size, more friction, or "
         "a clock whose α is smaller, or ψ flatter"
     )
+
+
+def template(clock: AbstractClock) -> AdaptiveClock:
+    """The numbers of an adaptive clock whose Δτ is to be chosen."""
+    assert isinstance(clock, Untuned)
+    assert clock.template is not None
+    return clock.template
 
 
 def typical(clock: AdaptiveClock, level: PyTree) -> float:

@@ -47,6 +47,8 @@ def tune_preconditioned(
     count: int,
 ) -> Tuning:
     """Choose h; arguments and errors as `tuning.tune`. `curvature` is in the frozen metric."""
+    metric = kernel.metric
+    assert isinstance(metric, AbstractPreconditioner)
     look_key, probe_key, tune_key, trial_key = jax.random.split(key, 4)
     plain = settled(_frozen(kernel, metrics.identity()), count)
     source = batches.Source(streams.reshuffled(), batch_size, data)
@@ -55,15 +57,15 @@ def tune_preconditioned(
     keys = tuple(jax.random.split(look_key, 3))
     seen = look(keys, plain, params, source, sampled, temperature)
     square = _stationary_square(plain, seen.mode, seen.given, data, probe_key)
-    memory = _memory(kernel.metric, square, seen.mode)
+    memory = _memory(metric, square, seen.mode)
     # With g² = V there the running mean stays where it is.
     root = jax.tree.map(jnp.sqrt, square)
-    scale = kernel.metric.evaluate(lambda x: root, seen.mode, root, memory)[0]
+    scale = metric.evaluate(lambda x: root, seen.mode, root, memory)[0]
     frozen = _frozen(kernel, metrics.diagonal(jax.tree.map(jnp.sqrt, scale)))
     choice, mode = tune_and_mode(tune_key, frozen, seen.mode, data, stream, batch_size, count)
     spent = seen.spent + 2 * PROBES * (look_size(source) if sampled else 1)
     choice = choice._replace(gradient_evaluations=choice.gradient_evaluations + spent)
-    warm = dataclasses.replace(settled(kernel, count), metric=Begun(kernel.metric, memory))
+    warm = dataclasses.replace(settled(kernel, count), metric=Begun(metric, memory))
     source = kernel.source(stream, batch_size, data)
     return verified(warm, choice, mode, source, trial_key, WARMER)[0]
 

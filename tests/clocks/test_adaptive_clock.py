@@ -79,7 +79,10 @@ def test_a_start_is_safe(numbers):
 def test_equal_bounds_are_a_fixed_step():
     """With m = M the chain is BAOAB's, or SGLD's, at h = m Δτ, to rounding."""
     for adaptive, fixed in ((sgmcmc.samadams, sgmcmc.baoab), (sgmcmc.sa_sgld, sgmcmc.sgld)):
-        kernels = (adaptive(POSTERIOR, clocks.adaptive(0.2, shortest=0.5, longest=0.5)), fixed(POSTERIOR, 0.1))
+        kernels = (
+            adaptive(POSTERIOR, clocks.adaptive(0.2, shortest=0.5, longest=0.5)),
+            fixed(POSTERIOR, 0.1),
+        )
         states = [k.init(jnp.array([0.4, -1.0]), jax.random.key(100)) for k in kernels]
         for t in range(20):
             noise = jax.random.normal(jax.random.key(t), (1, 2))
@@ -153,8 +156,14 @@ def test_a_clock_for_each_leaf():
 
 
 BAD = {
-    "m above M": (lambda: clocks.adaptive(0.1, shortest=2.0, longest=1.0), "shortest: got 2.0, above longest = 1.0"),
-    "m": (lambda: clocks.adaptive(0.1, shortest=0.0), "shortest: got 0.0; expected a finite number > 0"),
+    "m above M": (
+        lambda: clocks.adaptive(0.1, shortest=2.0, longest=1.0),
+        "shortest: got 2.0, above longest = 1.0",
+    ),
+    "m": (
+        lambda: clocks.adaptive(0.1, shortest=0.0),
+        "shortest: got 0.0; expected a finite number > 0",
+    ),
     "M": (lambda: clocks.adaptive(0.1, longest=-1.0), "longest: got -1.0"),
     "alpha": (lambda: clocks.adaptive(0.1, alpha=0.0), "alpha: got 0.0"),
     "r": (lambda: clocks.adaptive(0.1, power=0.0), "power: got 0.0"),

@@ -17,7 +17,9 @@ from sgmcmc.kernels._splitting import extend
 pytestmark = pytest.mark.usefixtures("x64")
 
 TAU, ALPHA, M_LOW, M_HIGH = 0.1, 2.0, 0.25, 4.0
-CLOCK = clocks.adaptive(TAU, alpha=ALPHA, shortest=M_LOW, longest=M_HIGH, power=1.0, scale=1.0, start=0.7)
+CLOCK = clocks.adaptive(
+    TAU, alpha=ALPHA, shortest=M_LOW, longest=M_HIGH, power=1.0, scale=1.0, start=0.7
+)
 NOISE = np.array([[[0.3, -1.1]], [[-0.8, 0.5]], [[1.4, 0.2]]])
 START, MOMENTUM = np.array([0.9, -1.3]), np.array([0.4, 0.6])
 

@@ -155,7 +155,8 @@ def test_drive_is_deterministic_and_vmaps(name):
 def test_bound_for_other_loops(name):
     """`bind` gives the kernel its batches and all data; the acceptance is reported."""
     kernel = make(name)
-    algorithm = kernel.bind(DATA) if name in FULL else kernel.bind(DATA, 4, "with_replacement")
+    asked = {} if name in FULL else {"batch_size": 4, "stream": "with_replacement"}
+    algorithm = sgmcmc.to_blackjax(kernel, DATA, **asked)
     state = algorithm.init(START, jax.random.key(0))
     step = jax.jit(algorithm.step)
     for t in range(5):
@@ -230,7 +231,7 @@ ROWS = {
         sample(amagold(3), batch_size=4, stream=sgmcmc.streams.reshuffled()._replace(
             name="mine", rows=lambda *given: sgmcmc.streams.cyclic().rows(*given))),
         V, 'stream: got "mine"'),
-    "bound": (lambda: amagold().bind(DATA, 4), V, 'stream: got "reshuffled"'),
+    "bound": (lambda: sgmcmc.to_blackjax(amagold(), DATA, batch_size=4), V, 'stream: got "reshuffled"'),
     "plain batch": (
         lambda: amagold().step(jax.random.key(0), amagold().init(START, jax.random.key(1), DATA),
                                DATA[:4]),

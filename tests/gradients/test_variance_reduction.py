@@ -256,7 +256,8 @@ def test_snapshots_are_rare_and_where_the_chain_stands(method):
 
 def test_bound_kernels_take_their_snapshots_too():
     """A loop that passes no batch refreshes after the same number of steps."""
-    algorithm = sgmcmc.sgld(TARGET, 0.01, gradient=gradients.svrg(2)).bind(DATA, 3)
+    kernel = sgmcmc.sgld(TARGET, 0.01, gradient=gradients.svrg(2))
+    algorithm = sgmcmc.to_blackjax(kernel, DATA, batch_size=3)
     state, step = algorithm.init(START, jax.random.key(0)), jax.jit(algorithm.step)
     anchors = []
     for t in range(3):

@@ -37,7 +37,9 @@ def target(density):
 
 def slow_clock(step_size, **numbers):
     """The clock of the printed quartic table."""
-    return clocks.adaptive(step_size, shortest=0.25, longest=4.0, power=1.0, alpha=2.0, scale=1.0, **numbers)
+    return clocks.adaptive(
+        step_size, shortest=0.25, longest=4.0, power=1.0, alpha=2.0, scale=1.0, **numbers
+    )
 
 
 @eqx.filter_jit
@@ -131,7 +133,9 @@ def test_star():
 def test_a_clock_for_each_leaf_is_biased(per_leaf, figure):
     """F27, with clocks of the moment (ζ = ‖∇U‖², leaf by leaf): one clock is right (.71538),
     one for each leaf is not, whatever the weight."""
-    clock = clocks.adaptive(0.01, alpha=1e6, scale=1e-6, shortest=0.25, longest=4.0, power=1.0, per_leaf=per_leaf)
+    clock = clocks.adaptive(
+        0.01, alpha=1e6, scale=1e-6, shortest=0.25, longest=4.0, power=1.0, per_leaf=per_leaf
+    )
     kernel = sgmcmc.sa_sgld(target(blocks), clock)
     starts = {name: 0.8 * jax.random.normal(jax.random.key(i), (1_000,))
               for i, name in enumerate("xy")}  # fmt: skip

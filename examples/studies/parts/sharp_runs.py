@@ -113,7 +113,9 @@ def kernel(sampler: str, posterior: Any, h: float, level: float) -> Any:
         return sgmcmc.psgld(posterior, h, metric=metrics.rmsprop(gamma=False))
     m, most, r = CLOCKS[sampler]
     alpha = FORGETS / h
-    clock = clocks.adaptive(h, alpha=alpha, shortest=m, longest=most, power=r, scale=level / alpha, start=1.0)
+    clock = clocks.adaptive(
+        h, alpha=alpha, shortest=m, longest=most, power=r, scale=level / alpha, start=1.0
+    )
     return sgmcmc.sa_sgld(posterior, clock)
 
 

@@ -69,7 +69,14 @@ def star_kernel(name: str) -> Any:
     target = sgmcmc.Posterior.from_log_density(star)
     if name.startswith("h="):
         return sgmcmc.baoab(target, float(name[2:]))
-    numbers = {"alpha": 10.0, "shortest": 0.1, "longest": 10.0, "power": 0.25, "exponent": 2.0, "scale": 1.0}
+    numbers = {
+        "alpha": 10.0,
+        "shortest": 0.1,
+        "longest": 10.0,
+        "power": 0.25,
+        "exponent": 2.0,
+        "scale": 1.0,
+    }
     numbers |= ADAPTIVE[name]
     step = numbers.pop("step")
     slopes = jax.vmap(jax.grad(star))(jnp.asarray(star_draws(0, 100_000)))

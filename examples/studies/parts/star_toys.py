@@ -28,7 +28,14 @@ SGLD, GAMMA, NO_GAMMA = "sgld", "psgld", "psgld, no Γ"
 PAPER, FAST = "sa_sgld, paper's", "sa_sgld, fast"
 METHODS = (SGLD, GAMMA, NO_GAMMA, PAPER, FAST)
 # The paper's toy runs (their code): ζ remembers 100 units of τ.
-PAPER_CLOCK = {"shortest": 0.5, "longest": 50.0, "power": 0.25, "alpha": 0.01, "exponent": 2.0, "scale": 1.0}
+PAPER_CLOCK = {
+    "shortest": 0.5,
+    "longest": 50.0,
+    "power": 0.25,
+    "alpha": 0.01,
+    "exponent": 2.0,
+    "scale": 1.0,
+}
 # A clock that follows: the default bounds at r = 1, ζ remembers some ten steps.
 FAST_CLOCK = {"shortest": 0.1, "longest": 10.0, "power": 1.0, "exponent": 2.0}
 FAST_MEMORY = 10  # steps
