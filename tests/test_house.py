@@ -137,7 +137,8 @@ FLOWS = {"D": Thermostat(), "O": None}
         + "def g():\n" + "    g()\n" * 70 + "\n" * 300
     ),
     "examples/one.py": '''
-import sgmcmc._tree
+import _beside, sgmcmc._tree
+from benchmarks._bench import spread
 from sgmcmc import Run
 def f(self, row): return self._mine, row._replace(x=1), Run._yours, sgmcmc.__version__
 ''',

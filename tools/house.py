@@ -25,7 +25,7 @@ none). A module that defines a flow may list its flows. One more for the flow it
 no `__all__` names; where a module has no `__all__`, a page of `docs/api` may name it.
 
 **Private names elsewhere.** Names with an underscore that examples and benchmarks take from the
-library, or from anything else.
+library, or from any other; modules of their own folders are theirs.
 
 **Long files and functions.** More than 500 lines; more than 70, docstring not counted.
 
@@ -324,17 +324,14 @@ def _code(path: Path) -> str:
 
 def _private_names(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
+        names: list[str] = []
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if not _fair(alias.name))
-        elif isinstance(node, ast.ImportFrom) and node.module != "__future__" and not node.level:
-            names = (f"{node.module}.{alias.name}" for alias in node.names)
-            yield from (name for name in names if not _fair(name))
-        elif (
-            isinstance(node, ast.Attribute)
-            and not _fair(node.attr)
-            and ast.unparse(node.value) not in ("self", "cls")
-        ):
-            yield ast.unparse(node)
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            yield from [] if _fair(node.attr) else [ast.unparse(node)]
+        yield from (name for name in names if not _fair(name) and not _beside(name))
 
 
 def _fair(name: str) -> bool:
@@ -342,6 +339,11 @@ def _fair(name: str) -> bool:
     given = {"_asdict", "_fields", "_make", "_replace"}
     parts = name.split(".")
     return all(not p.startswith("_") or p.startswith("__") or p in given for p in parts)
+
+
+def _beside(name: str) -> bool:
+    """Whether an imported module lies with the examples or benchmarks themselves."""
+    return name.startswith(("_", "benchmarks.", "examples."))
 
 
 def _long_functions(module: Module) -> Iterator[str]:
