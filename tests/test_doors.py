@@ -42,13 +42,6 @@ def test_the_walk_finds_the_rooms():
     )
 
 
-# Parts of the demonstration that have no underscore yet. The list only gets shorter.
-PARTS = {
-    *("Judged", "Row", "Setting", "failures", "fit_map", "judge_map", "judge_run", "plot"),
-    *("run_sampler", "settings", "table"),
-}
-
-
 @pytest.mark.parametrize("name", PUBLIC)
 def test_tab_completion_shows_what_is_exported(name):
     module = importlib.import_module(name)
@@ -78,8 +71,7 @@ def test_plain_modules_have_no_function_by_accident(name):
         for each, thing in vars(module).items()
         if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == name
     }
-    accidents = shown(defined) - set(module.__all__)
-    assert accidents <= (PARTS if name == "sgmcmc.demo" else set())
+    assert shown(defined) <= set(module.__all__)
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -31,7 +31,6 @@ NOT_YET = {
     ROWS[4]: "as above",
     ROWS[6]: "a Run resumes and saves itself: the continuation is to have these verbs",
     ROWS[7]: "as above",
-    ROWS[9]: "the demonstration's parts have no underscore",
     ROWS[10]: "what studies and benchmarks reach for becomes public or goes",
 }
 
