@@ -14,8 +14,8 @@ PYTEST := -m pytest -n 2
 FAST := -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest test-newest lint format types docs bench \
-	studies study venv clean
+.PHONY: help demo test test-slow test-oldest test-newest lint format types docs api house \
+	bench studies study venv clean
 
 help:
 	@echo "make demo         a Bayesian network on digits: table and pictures (about 3 minutes)"
@@ -26,6 +26,8 @@ help:
 	@echo "make lint         ruff and the import contracts;   make format  lets ruff mend"
 	@echo "make types        mypy"
 	@echo "make docs         the site, strict, into site/"
+	@echo "make house        the source in figures, beside those asked of it"
+	@echo "make api          writes the public API anew into tests/api.txt"
 	@echo "make bench        step times, as ratios to optax.sgd"
 	@echo "make study NAME=… one study of examples/studies;   make studies  runs all, notebooks too"
 	@echo "make clean        removes environments and everything built"
@@ -61,6 +63,12 @@ types: $(READY)
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+house: $(READY)
+	$(BIN)/python -m tools.house $(ARGS)
+
+api: $(READY)
+	$(BIN)/python -m tools.api
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.steps $(ARGS)
