@@ -30,6 +30,7 @@ from sgmcmc.diagnostics.predictions import (
 )
 from sgmcmc.diagnostics.spectra import (
     Flatness,
+    FlatnessComparison,
     Spectrum,
     compare_flatness,
     flatness,
@@ -39,6 +40,7 @@ from sgmcmc.diagnostics.spectra import (
 __all__ = [
     "Classification",
     "Flatness",
+    "FlatnessComparison",
     "LearningCoefficient",
     "LearningSweep",
     "PredictiveDistance",
