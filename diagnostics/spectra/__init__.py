@@ -6,14 +6,17 @@ from sgmcmc.diagnostics.spectra._flatness import (
     compare_flatness,
     flatness,
 )
+from sgmcmc.diagnostics.spectra._operator import Curvature
 from sgmcmc.diagnostics.spectra._record import Spectrum
-from sgmcmc.diagnostics.spectra._spectrum import spectrum
+from sgmcmc.diagnostics.spectra._spectrum import curvature_of, spectrum
 
 __all__ = [
+    "Curvature",
     "Flatness",
     "FlatnessComparison",
     "Spectrum",
     "compare_flatness",
+    "curvature_of",
     "flatness",
     "spectrum",
 ]

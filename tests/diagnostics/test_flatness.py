@@ -7,8 +7,7 @@ import pytest
 
 import sgmcmc
 from sgmcmc import models
-from sgmcmc.diagnostics import compare_flatness, flatness
-from sgmcmc.diagnostics.spectra._spectrum import curvature_of
+from sgmcmc.diagnostics import compare_flatness, curvature_of, flatness
 from tests.diagnostics.test_spectrum import quadratic
 
 pytest.importorskip("matfree")
