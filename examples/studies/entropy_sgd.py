@@ -33,7 +33,7 @@ COLUMNS = ("error", "nll", "train_nll", "top", "trace")
 
 STUDY = Study(
     __file__, __doc__, small="digits, two seeds, a short run",
-    estimate=("half a minute", "2 hours"),
+    estimate=("half a minute", "half an hour"),
     options={
         "--problems": {"nargs": "+", "choices": tuple(BUDGETS), "default": tuple(BUDGETS)},
         "--seeds": {"type": int, "default": 5},

@@ -23,7 +23,7 @@ from parts import two_wells as wells
 
 import sgmcmc
 
-STUDY = Study(__file__, __doc__, small="one inner loop only", estimate=("20 seconds", "2 minutes"))
+STUDY = Study(__file__, __doc__, small="one inner loop only", estimate=("20 seconds", "1 minute"))
 
 STIFFNESS = np.array([1.0, 10.0, 100.0])
 PRINTED_F = {0.1: -0.895102, 1.0: -2.295861, 10.0: -9.790238, 100.0: -34.590648}

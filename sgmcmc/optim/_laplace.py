@@ -98,7 +98,6 @@ def laplace(
     return Laplace(mode, covariance)
 
 
-@eqx.filter_jit
 def hessian(posterior: Posterior, params: PyTree, data: PyTree = None) -> Array:
     """The Hessian of the potential U, (d, d), over the parameters raveled in tree order.
 
@@ -110,6 +109,11 @@ def hessian(posterior: Posterior, params: PyTree, data: PyTree = None) -> Array:
         params: where, a pytree of floating arrays with d numbers.
         data: all the examples; None for a target without any.
     """
+    return _hessian(posterior, params, data)
+
+
+@eqx.filter_jit
+def _hessian(posterior: Posterior, params: PyTree, data: PyTree) -> Array:
     flat, unravel = ravel_pytree(params)
     batch = None if data is None else Batch(data)
     return jax.hessian(lambda x: posterior.potential(unravel(x), batch))(flat)
