@@ -62,9 +62,8 @@ def test_rows_are_made_once(study, tmp_path):
     assert again.get("two", make, 2) == {"square": 4}
     again.get("three", make, 3)
     assert made == [2, 3]
-    assert again.record(more=1) == {
-        "seed": 0, "steps": [1, 2], "more": 1, "rows": {"two": {"square": 4}, "three": {"square": 9}}
-    }  # fmt: skip
+    both = {"two": {"square": 4}, "three": {"square": 9}}
+    assert again.record(more=1) == {"seed": 0, "steps": [1, 2], "more": 1, "rows": both}
     assert rows(seed=1).rows == {}
     assert rows(fresh=True).rows == {}
 
