@@ -77,7 +77,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.learning $(ARGS)
 
 studies: $(READY)
-	failed=; for study in $(wildcard examples/studies/*.py); do \
+	failed=; for study in $(filter-out examples/studies/_%,$(wildcard examples/studies/*.py)); do \
 		$(BIN)/python "$$study" $(ARGS) || failed="$$failed $$study"; done; \
 	$(BIN)/jupyter execute $(wildcard examples/*.ipynb) || failed="$$failed notebooks"; \
 	test -z "$$failed" || { echo "something asked is missed in:$$failed"; exit 1; }

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas
 
 import sgmcmc
 from sgmcmc import diagnostics, models
@@ -66,7 +67,7 @@ class _Row(NamedTuple):
     rotated_nll: float
     rotated_ece: float
     confidence: float
-    rhat: float
+    r_hat: float
     ess_per_second: float
     norm: float
     seconds: float
@@ -156,8 +157,8 @@ def _judge_run(name: str, model: Any, run: Any, data: Digits, seconds: float) ->
     judged = _judge(name, model, run, data, seconds)
     x, y = data.clean
     table = diagnostics.summary(run, predict=model.predict, x=x, y=y).table
-    rhat, ess = np.nanquantile(table["rhat"], 0.95), np.median(table["ess_bulk"])
-    row = judged.row._replace(rhat=float(rhat), ess_per_second=float(ess / run.wall_time))
+    r_hat, ess = np.nanquantile(table["r_hat"], 0.95), np.median(table["ess_bulk"])
+    row = judged.row._replace(r_hat=float(r_hat), ess_per_second=float(ess / run.wall_time))
     return judged._replace(row=row)
 
 
@@ -174,35 +175,22 @@ def _judge(name: str, model: Any, run: Any, data: Digits, seconds: float) -> _Ju
     return _Judged(row, clean, rotated, noise)
 
 
-def _table(rows: list[_Row]) -> str:
-    head = (
-        f"{'':<18}{'accuracy':>9}{'NLL':>7}{'ECE':>7}{'rot NLL':>9}{'rot ECE':>9}{'conf':>6}"
-        f"{'R̂ 95%':>8}{'ESS/s':>8}{'|θ|²/ds²':>10}{'time':>8}"
-    )
-    lines = [head]
-    for r in rows:
-        mixing = "".join(
-            f"{'–' if np.isnan(v) else format(v, f):>8}"
-            for v, f in ((r.rhat, ".3f"), (r.ess_per_second, ".0f"))
-        )
-        lines.append(
-            f"{r.name:<18}{r.accuracy:>9.3f}{r.nll:>7.3f}{r.ece:>7.3f}{r.rotated_nll:>9.3f}"
-            f"{r.rotated_ece:>9.3f}{r.confidence:>6.2f}{mixing}{r.norm:>10.2f}{r.seconds:>7.1f}s"
-        )
-    return "\n".join(lines)
+def _table(rows: list[_Row]) -> pandas.DataFrame:
+    """A row a method; what modes have none of is NaN."""
+    return pandas.DataFrame(rows).set_index("name").rename_axis(None)
 
 
 def _failures(mode: _Row, samplers: list[_Row]) -> list[str]:
     """What does not hold that should; `samplers` are SGLD and BAOAB."""
     missed = []
-    for row, rhat in zip(samplers, (1.15, 1.10), strict=True):
+    for row, most in zip(samplers, (1.15, 1.10), strict=True):
         bars = {
             "accuracy": (row.accuracy, ">=", mode.accuracy - 0.01),
             "clean NLL": (row.nll, "<=", mode.nll + 0.03),
             "rotated ECE": (row.rotated_ece, "<=", mode.rotated_ece / 2),
             "rotated NLL": (row.rotated_nll, "<=", mode.rotated_nll),
             "confidence on random pixels": (row.confidence, "<=", 0.45),
-            "95% of predictive R̂": (row.rhat, "<=", rhat),
+            "95% of predictive R̂": (row.r_hat, "<=", most),
         }
         for name, (value, relation, bar) in bars.items():
             # NaN passes neither.
@@ -293,8 +281,11 @@ def main(arguments: list[str] | None = None) -> int:
         run, seconds = _run_sampler(key, kernel, model, data, setting, not given.no_progress)
         judged[name] = _judge_run(name, model, run, data, seconds)
     rows = [mode.row, ensemble.row, *(one.row for one in judged.values())]
-    print("\n" + _table(rows))
-    print("R̂ and ESS are of the test labels' probabilities; conf is that on random pixels.")
+    print("\n" + _table(rows).to_string(float_format="{:.3g}".format, na_rep="–"))
+    print(
+        "r_hat (95%) and ESS are of the test labels' probabilities; confidence is that on random "
+        "pixels; norm is |θ|²/(d s²)."
+    )
     pictures = _plot({"MAP": mode, **judged}, given.output)
     print(f"pictures: {', '.join(map(str, pictures))}; {time.perf_counter() - began:.0f} s in all")
     missed = _failures(mode.row, rows[2:])
