@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 import html
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
 if TYPE_CHECKING:
     import pandas
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 ROWS_SHOWN = 12
 
 
-def frame(columns: Mapping[str, Any], index: Any = None) -> pandas.DataFrame:
+def frame(
+    columns: Mapping[str, ArrayLike | Sequence[float | str]], index: Sequence[str] | None = None
+) -> pandas.DataFrame:
     """A `pandas.DataFrame`; pandas is loaded here, not by `import sgmcmc`."""
     import pandas
 
@@ -59,8 +62,8 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def worst(table: pandas.DataFrame, column: str, distance: Any) -> tuple[str, float]:
+def worst(table: pandas.DataFrame, column: str, distance: ArrayLike) -> tuple[str, float]:
     """(row, value) of the column where `distance` is largest; NaN is beyond any number."""
-    distance = np.asarray(distance, float)
-    at = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
+    far = np.asarray(distance, float)
+    at = int(np.argmax(np.where(np.isnan(far), np.inf, far)))
     return str(table.index[at]), float(table[column].iloc[at])

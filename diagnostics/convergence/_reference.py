@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
-from sgmcmc.diagnostics._draws import Draws, read
+from sgmcmc.diagnostics._draws import Draws, RunLike, read
 from sgmcmc.diagnostics._tables import Tabular, frame, number, worst
 from sgmcmc.diagnostics.convergence import _rows as rows
 from sgmcmc.diagnostics.convergence._statistics import statistics
@@ -100,9 +101,9 @@ class ReferenceComparison(Tabular):
 
 
 def compare_to_reference(
-    run: Any,
-    draws: Mapping[str, Any],
-    transform: Callable[[PyTree], Mapping[str, Any]] | None = None,
+    run: RunLike,
+    draws: Mapping[str, ArrayLike],
+    transform: Callable[[PyTree], Mapping[str, ArrayLike]] | None = None,
 ) -> ReferenceComparison:
     """Means and standard deviations of a run beside those of reference draws.
 
@@ -151,7 +152,9 @@ def compare_to_reference(
     return ReferenceComparison(frame(table, names), (*sampled.notes, *notes), num_chains, num_draws)
 
 
-def _values(draws: Draws, transform: Any) -> dict[str, np.ndarray]:
+def _values(
+    draws: Draws, transform: Callable[[PyTree], Mapping[str, ArrayLike]] | None
+) -> dict[str, np.ndarray]:
     """The run's values by name, [chain, draw, …]."""
     if transform is None:
         return rows.named(draws.values, "theta")
@@ -163,7 +166,7 @@ def _values(draws: Draws, transform: Any) -> dict[str, np.ndarray]:
     return rows.named(dict(transformed), "")
 
 
-def _reference(name: str, array: Any, values: Mapping[str, np.ndarray]) -> np.ndarray:
+def _reference(name: str, array: ArrayLike, values: Mapping[str, np.ndarray]) -> np.ndarray:
     """The reference's draws of `name`, checked, as [chain, draw, …]."""
     if name not in values:
         raise ValueError(f"draws: the run has no {name!r}; it has {', '.join(values)}")

@@ -14,15 +14,14 @@ Rank-normalised R̂, bulk and tail ESS: Vehtari et al. (2021), doi:10.1214/20-BA
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from jax.typing import ArrayLike
 from scipy.special import ndtri
 
 TAILS = (0.05, 0.95)
 
 
-def statistics(values: Any, weights: Any = None) -> dict[str, np.ndarray]:
+def statistics(values: ArrayLike, weights: ArrayLike | None = None) -> dict[str, np.ndarray]:
     """Statistics of R scalar quantities.
 
     Args:
@@ -92,7 +91,7 @@ def _broadcast(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     return weights.reshape(weights.shape + (1,) * (values.ndim - 2))
 
 
-def _weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
+def _weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     w = _broadcast(weights, values)
     total = weights.sum()
     mean = (w * values).sum(axis=(0, 1)) / total

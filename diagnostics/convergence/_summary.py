@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
-from sgmcmc.diagnostics._draws import Draws, read
+from sgmcmc.diagnostics._draws import Draws, RunLike, read
 from sgmcmc.diagnostics._tables import Tabular, frame, number, worst
 from sgmcmc.diagnostics.convergence import _rows as rows
 from sgmcmc.diagnostics.convergence._statistics import kish_efficiency, statistics
-from sgmcmc.types import PyTree
+from sgmcmc.types import Array, PyTree
 
 if TYPE_CHECKING:
     import pandas
@@ -55,13 +56,13 @@ class Summary(Tabular):
 
 
 def summary(
-    run: Any,
+    run: RunLike,
     var_names: Iterable[str] | None = None,
     *,
-    functions: Mapping[str, Callable[[PyTree], Any]] | None = None,
-    predict: Callable[[PyTree, Any], Any] | None = None,
-    x: Any = None,
-    y: Any = None,
+    functions: Mapping[str, Callable[[PyTree], Array]] | None = None,
+    predict: Callable[[PyTree, PyTree], Array] | None = None,
+    x: PyTree = None,
+    y: ArrayLike | None = None,
     max_rows: int | None = 1000,
 ) -> Summary:
     """Mean, sd, ESS, R̂ and MCSE of parameters, of functions of them, and of predictions.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +66,7 @@ class LearningCoefficient:
     run: Run
     warnings: tuple[str, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """The running mean of each chain's trace, and λ̂. Returns the matplotlib axes."""
         ax = new_axes(ax)
         length = np.arange(1, self.trace.shape[1] + 1)
@@ -73,7 +77,7 @@ class LearningCoefficient:
         ax.legend()
         return ax
 
-    def plot_trace(self, ax: Any = None) -> Any:
+    def plot_trace(self, ax: Axes | None = None) -> Axes:
         """nβ (L_n(w_t) − L_n(w*)) of every chain, draw by draw. Returns the matplotlib axes."""
         ax = new_axes(ax)
         ax.plot(self.trace.T, lw=0.4, alpha=0.5)

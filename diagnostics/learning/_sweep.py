@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import dataclasses
 import itertools
 import math
@@ -98,7 +103,9 @@ class LearningSweep(Tabular):
         best: LearningCoefficient = self.cells[np.unravel_index(np.argmin(errors), errors.shape)]
         return best
 
-    def plot(self, ax: Any = None, *, inverse_temperature: int = -1, batch_size: int = -1) -> Any:
+    def plot(
+        self, ax: Axes | None = None, *, inverse_temperature: int = -1, batch_size: int = -1
+    ) -> Axes:
         """λ̂ over step and localization, each cell with its error and its verdict.
 
         `inverse_temperature` and `batch_size` are positions on their axes. Returns the
@@ -114,7 +121,9 @@ class LearningSweep(Tabular):
             text = f"{values[at]:.3g} ± {errors[at]:.1g}\n{verdicts[at]}"
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
             weight = "bold" if verdicts[at] == "stable" else "normal"
-            ax.text(*at[::-1], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box)
+            ax.text(
+                at[1], at[0], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box
+            )
         steps, pulls = self.axes["step_size"], self.axes["localization"]
         ax.set_xticks(range(len(pulls)), [f"{x:.3g}" for x in pulls])
         ax.set_yticks(range(len(steps)), [f"{x:.3g}" for x in steps])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -88,7 +87,7 @@ def gauss_newton_product(
 
 def outputs_and_likelihood(
     posterior: Posterior, data: PyTree
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """(f, predict) of a log likelihood that is `Partial(f, predict)` on data (x, y).
 
     Raises:
