@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
+from jaxtyping import Float, UInt32
 
 from sgmcmc.types import NoiseKind, PyTree
 
@@ -67,7 +68,9 @@ _PARTITIONABLE = "jax_threefry_partitionable"
 _LANES = 128
 
 
-def draw(rng_key: Array, like: PyTree, count: int, kind: NoiseKind) -> Array:
+def draw(
+    rng_key: Array, like: PyTree, count: int, kind: NoiseKind
+) -> Float[Array, "rows d"] | UInt32[Array, "rows w"]:
     """Draw all random numbers of one step for a pytree, with one call of the generator.
 
     Args:
@@ -150,7 +153,7 @@ def _float_dtype(leaf: Array) -> DTypeLike:
 
 
 @partial(jax.jit, static_argnums=(1, 2), inline=True)
-def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Array, "rows d"]:
     """Exactly ``jax.random.normal(rng_key, shape, dtype)``."""
     if dtype != jnp.float32 or not _write_out(rng_key, shape):
         return jax.random.normal(rng_key, shape, dtype)
@@ -167,7 +170,7 @@ def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
 
 
 @partial(jax.jit, static_argnums=1, inline=True)
-def _bits(rng_key: Array, shape: tuple[int, int]) -> Array:
+def _bits(rng_key: Array, shape: tuple[int, int]) -> UInt32[Array, "rows w"]:
     """Exactly ``jax.random.bits(rng_key, shape, jnp.uint32)``."""
     if not _write_out(rng_key, shape):
         return jax.random.bits(rng_key, shape, jnp.uint32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
+from jaxtyping import Bool, Float, Int
 
 __all__ = [
     "Array",
@@ -47,9 +48,9 @@ class Batch(NamedTuple):
     """
 
     data: PyTree
-    index: Array | None = None  # type: ignore[assignment]  # hides tuple.index
-    mask: Array | None = None
-    share: Array | None = None
+    index: Int[Array, " n"] | None = None  # type: ignore[assignment]  # hides tuple.index
+    mask: Bool[Array, " n"] | None = None
+    share: Float[Array, ""] | None = None
 
 
 def as_batch(batch: PyTree) -> Batch | None:
@@ -74,7 +75,7 @@ class Blocks(NamedTuple):
 class ClockState(NamedTuple):
     """Steps made so far, int32 (), and what an adaptive clock remembers."""
 
-    count: Array  # type: ignore[assignment]  # hides tuple.count
+    count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count
     memory: PyTree = ()
 
 
@@ -112,15 +113,15 @@ class Info(NamedTuple):
     """
 
     position: PyTree
-    weight: Array
-    time: Array
-    energy: Array
-    gradient_norm: Array
-    kinetic_energy: Array
-    finite: Array
-    acceptance: Array | None = None
-    clipped: Array | None = None
-    elapsed: Array | None = None
+    weight: Float[Array, ""]
+    time: Float[Array, ""]
+    energy: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    kinetic_energy: Float[Array, ""]
+    finite: Bool[Array, ""]
+    acceptance: Float[Array, ""] | None = None
+    clipped: Float[Array, ""] | None = None
+    elapsed: Float[Array, ""] | None = None
 
 
 def __dir__() -> list[str]:

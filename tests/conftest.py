@@ -8,8 +8,14 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes are checked wherever these modules are traced; before they are imported.
+CHECKED = ["types", "_posterior", "noise", "streams", "gradients"]
+install_import_hook([f"sgmcmc.{name}" for name in CHECKED], "tests.typechecker.shapes")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
