@@ -10,7 +10,6 @@ precision ρ. Samplers target the density ∝ exp(−U/T), T their `temperature`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -43,8 +42,8 @@ class Posterior(eqx.Module):
         ValueError: `data_size` < 1 or `likelihood_power` < 0.
     """
 
-    log_likelihood: Callable[..., Any] | None
-    log_prior: Callable[..., Any]
+    log_likelihood: Callable[..., PyTree] | None
+    log_prior: Callable[..., PyTree]
     likelihood_power: Array
     center: PyTree
     precision: Array | None
@@ -183,7 +182,7 @@ class Posterior(eqx.Module):
             )
         return values
 
-    def _log_likelihood_sum(self, params: PyTree, batch: Any) -> tuple[Array, Array | int]:
+    def _log_likelihood_sum(self, params: PyTree, batch: PyTree) -> tuple[Array, Array | int]:
         batch = as_batch(batch)
         if batch is None:
             raise ValueError("data: got None; this posterior has a likelihood and needs its data")
@@ -210,7 +209,7 @@ def _power(power: float | Array) -> Array:
     return jnp.asarray(power, float)
 
 
-def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
         raise ValueError(f"{name}: got {value}; expected {allowed}")
 
@@ -221,7 +220,7 @@ def _scalar(value: Array, name: str) -> Array:
     return value
 
 
-def batch_shape(data: PyTree, batch_size: int) -> Any:
+def batch_shape(data: PyTree, batch_size: int) -> Batch | None:
     if data is None:
         return None
     rows = lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)  # noqa: E731

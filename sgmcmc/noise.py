@@ -30,13 +30,14 @@ in the step that consumes, or one step ahead.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
+
+from sgmcmc.types import NoiseKind, PyTree
 
 __all__ = [
     "KINDS",
@@ -66,7 +67,7 @@ _PARTITIONABLE = "jax_threefry_partitionable"
 _LANES = 128
 
 
-def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
+def draw(rng_key: Array, like: PyTree, count: int, kind: NoiseKind) -> Array:
     """Draw all random numbers of one step for a pytree, with one call of the generator.
 
     Args:
@@ -101,7 +102,7 @@ def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
     raise ValueError(f"noise must be one of {', '.join(map(repr, KINDS))}; got noise={kind!r}")
 
 
-def to_tree(row: Array, like: Any) -> Any:
+def to_tree(row: Array, like: PyTree) -> PyTree:
     """Turn one row of ``draw`` into a pytree of independent variables (mean 0, variance 1).
 
     Args:
@@ -138,7 +139,7 @@ def to_tree(row: Array, like: Any) -> Any:
     return jax.tree.unflatten(treedef, out)
 
 
-def _float_dtype(leaf: Any) -> DTypeLike:
+def _float_dtype(leaf: Array) -> DTypeLike:
     dtype = jnp.result_type(leaf)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"noise is for floating leaves only; got a leaf of dtype {dtype}")

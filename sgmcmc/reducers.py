@@ -11,7 +11,7 @@ with a leading axis, and pools numerators and denominators before it divides.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -42,7 +42,7 @@ class Reducer(Protocol):
         """The state after one more draw of one chain, of weight () ≥ 0."""
         ...
 
-    def result(self, states: PyTree) -> Any:
+    def result(self, states: PyTree) -> PyTree:
         """The statistic; each leaf of `states` has a leading axis of chains."""
         ...
 
@@ -58,7 +58,7 @@ class _Moments(NamedTuple):
 class Mean(eqx.Module):
     """Σ w f(θ) / Σ w over all chains; see `mean` and `predictive_mean`."""
 
-    function: Callable[..., Any] | None = None
+    function: Callable[..., PyTree] | None = None
 
     def init(self, position: PyTree) -> _Moments:
         """Moments of no draw: zeros of the shape of f(position)."""
@@ -84,7 +84,7 @@ class Mean(eqx.Module):
 class Covariance(eqx.Module):
     """Weighted mean and covariance of f(θ); see `covariance`."""
 
-    function: Callable[..., Any] | None = None
+    function: Callable[..., PyTree] | None = None
     diagonal: bool = eqx.field(static=True, default=False)
 
     def init(self, position: PyTree) -> _Moments:
@@ -140,7 +140,7 @@ def predictive_mean(predict: Callable[[PyTree, PyTree], Array], x: PyTree) -> Me
     return Mean(jax.tree_util.Partial(_probabilities, trees.as_callable(predict, "predict"), x))
 
 
-def _probabilities(predict: Callable[..., Any], x: PyTree, params: PyTree) -> Array:
+def _probabilities(predict: Callable[..., PyTree], x: PyTree, params: PyTree) -> Array:
     return jax.nn.softmax(predict(params, x), axis=-1)
 
 

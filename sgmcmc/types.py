@@ -28,6 +28,7 @@ PyTree: TypeAlias = Any
 
 Key: TypeAlias = jax.Array
 
+NoiseKind: TypeAlias = Literal["gaussian", "fast"]
 # Which streams of batches an estimator or a kernel bears: any; all data every step; batches that
 # are independent of all before; or those whose blocks have the same law read backwards.
 Batches: TypeAlias = Literal["any", "all data", "independent", "reversible"]

@@ -6,7 +6,6 @@ Words, short lists of sub-steps and the third-order schemes differ in `phases` a
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         """Rows of standard normals of a step."""
 
     @abstractmethod
-    def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
+    def phases(self, noise: Array, state: State, batch: PyTree) -> tuple[Phase, Phase]:
         """Where the word ends, which is recorded, and where the step ends, which is kept."""
 
     @property
@@ -96,12 +95,12 @@ class AbstractPhaseKernel(AbstractDynamics):
         """The momentum where the word ends; the state stands at another phase of it."""
         return self.phases(noise, state, batch)[0].momentum
 
-    def drive(self, noise: Array, state: State, batch: Any) -> tuple[State, Info]:
+    def drive(self, noise: Array, state: State, batch: PyTree) -> tuple[State, Info]:
         """One step. `noise` may be floats or words, whatever the kernel's own kind."""
         following, info, _ = self.advance(noise, state, batch)
         return following, info
 
-    def advance(self, noise: Array, state: State, batch: Any) -> tuple[State, Info, Phase]:
+    def advance(self, noise: Array, state: State, batch: PyTree) -> tuple[State, Info, Phase]:
         """`drive`, and the phase in which the step ends."""
         end, after = self.phases(noise, state, batch)
         time, weight = self.clock.account(state.clock, end.clock, self.friction is None)

@@ -129,7 +129,7 @@ def test_words_with_z():
     """ZBAOABZ takes one gradient, is of order 2, and `langevin` makes it from a number."""
     kernel = sgmcmc.langevin(POSTERIOR, 0.1, word="ZBAOABZ")
     assert (kernel.traits.gradient_evaluations, kernel.traits.order) == (1, 2)
-    assert sgmcmc.langevin(POSTERIOR, 0.1, word="ZUBUZ").gradient_evaluations == 2
+    assert sgmcmc.langevin(POSTERIOR, 0.1, word="ZUBUZ").traits.gradient_evaluations == 2
     named = sgmcmc.samadams(POSTERIOR, 0.1)
     state = kernel.init(jnp.ones(3), jax.random.key(0))
     noise = jax.random.normal(jax.random.key(1), (1, 3))
