@@ -36,26 +36,14 @@ NOT_YET = {
 
 # Private names that examples and benchmarks still use. The list only gets shorter.
 PRIVATE_NAMES = {
-    "benchmarks/local.py": {"sgmcmc._tree"},
     "benchmarks/steps.py": {
         "sampler._prepare",
-        "sgmcmc._tree",
         "sgmcmc.loop._chunk.run_chunk",
         "sgmcmc.sampling._execution.Settings",
         "sgmcmc.sampling._execution._Piece",
         "sgmcmc.sampling._execution._span",
         "sgmcmc.sampling._sample",
     },
-    "examples/studies/parts/posteriordb_plan.py": {
-        "sgmcmc.models._problem.Problem",
-        "sgmcmc.optim._laplace.hessian",
-        "sgmcmc.optim._laplace.laplace",
-    },
-    "examples/studies/parts/sharp_runs.py": {"sgmcmc._tree"},
-    "examples/studies/parts/star_chains.py": {"sgmcmc.kernels._psgld.PreconditionedKernel"},
-    "examples/studies/parts/star_toys.py": {"sgmcmc.metrics._position_dependent.RMSPropMemory"},
-    "examples/studies/posteriordb.py": {"sgmcmc.models._problem.Problem"},
-    "examples/studies/spectrum.py": {"sgmcmc.diagnostics.spectra._spectrum.curvature_of"},
 }
 
 
