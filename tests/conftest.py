@@ -10,8 +10,16 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
+import tests.typechecker  # noqa: F401  (the hook looks it up by name)
+
 # Shapes and dtypes are checked wherever these modules are traced; before they are imported.
-CHECKED = ["types", "_posterior", "noise", "streams", "gradients"]
+CHECKED = [
+    *("types", "_posterior", "noise", "streams._streams", "streams._source"),
+    *(
+        f"gradients.{name}"
+        for name in ("_base", "_minibatch", "_control_variate", "_saga", "_averaged")
+    ),
+]
 install_import_hook([f"sgmcmc.{name}" for name in CHECKED], "tests.typechecker.shapes")
 
 import jax  # noqa: E402
