@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from sgmcmc import _checks as checks
 from sgmcmc._checks import _is_index, check_range, choice, count
 from sgmcmc.kernels._base import AbstractKernel, require_kernel
-from sgmcmc.loop._start import placed
 from sgmcmc.sampling._plan import Settings
 from sgmcmc.streams._streams import Stream
-from sgmcmc.tuning._choose import choose, require_tunable, with_choice
-from sgmcmc.tuning._record import Tuning, is_untuned
+from sgmcmc.tuning._record import Tuning, is_untuned, with_tuning
+from sgmcmc.tuning._tune import choose_for_run
 from sgmcmc.types import Key, PyTree
 
 
@@ -62,25 +61,18 @@ def choice_of_step(request: Request) -> Tuning | None:
         TypeError, ValueError: bad input, by name.
         FloatingPointError: no step was found that stays finite.
     """
-    kernel, settings = request.kernel, request.settings
-    if not is_untuned(kernel):
+    settings = request.settings
+    if not is_untuned(request.kernel):
         return None
-    require_tunable(kernel)
-    key = checks.typed_key(request.again().key)
-    num_chains = count(settings.num_chains, "num_chains", least=1)
-    num_burnin = count(settings.num_burnin, "num_burnin", least=0)
-    start = placed(
-        request.again().key, kernel, request.params, request.data, request.batch_size,
-        request.stream, num_chains,
+    return choose_for_run(
+        request.again().key, request.kernel, request.params, request.data, request.batch_size,
+        request.stream, settings.num_chains, settings.num_burnin,
     )  # fmt: skip
-    first = jax.tree.map(lambda x: x[0], start.position)
-    key = jax.random.fold_in(key, 2**31 - 1)
-    return choose(key, kernel, first, start.data, start.stream, start.batch_size, num_burnin)
 
 
 def with_step(kernel: Any, tuning: Tuning | None) -> Any:
     """A kernel made with `step_size=None` with the step that was chosen; others as they are."""
-    return with_choice(kernel, tuning) if tuning is not None and is_untuned(kernel) else kernel
+    return with_tuning(kernel, tuning) if tuning is not None and is_untuned(kernel) else kernel
 
 
 def check_settings(asked: Settings) -> Settings:

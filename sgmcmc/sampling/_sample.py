@@ -14,7 +14,8 @@ from sgmcmc.sampling._inputs import Request, choice_of_step, most_draws, with_st
 from sgmcmc.sampling._plan import Settings
 from sgmcmc.sampling._run import NonFiniteError, Run
 from sgmcmc.streams._streams import Stream
-from sgmcmc.tuning._record import HALVINGS, Tuning
+from sgmcmc.tuning._record import Tuning
+from sgmcmc.tuning._rules import RULES
 from sgmcmc.types import Key, PyTree
 
 # Of fewer draws a mean acceptance says little.
@@ -111,18 +112,18 @@ def _try_again(tuning: Tuning, run: Run) -> bool:
     """Whether a chain was lost in the burn-in, or got stuck, by a step that was chosen here."""
     early = any(step < run.config["num_burnin"] for step in run.stopped.values())
     stuck = _stuck(tuning, run)
-    if stuck and tuning.halvings == HALVINGS:
+    if stuck and tuning.halvings == RULES.max_halvings:
         raise FloatingPointError(
             f"step_size: none found; {tuning}: of chain {stuck[0]} hardly a step is accepted. "
             "Give a step_size, rescale the parameters (metric=), or start elsewhere"
         )
-    return (early or bool(stuck)) and tuning.halvings < HALVINGS
+    return (early or bool(stuck)) and tuning.halvings < RULES.max_halvings
 
 
 def _stuck(tuning: Tuning, run: Run) -> list[int]:
     """Chains that accept less than a tenth of what their step was chosen for."""
     acceptance = run.info.acceptance
-    if "acceptance" not in (tuning.found or {}) or acceptance is None or run.num_draws < FEWEST:
+    if "acceptance" not in (tuning.measured or {}) or acceptance is None or run.num_draws < FEWEST:
         return []
     shares = np.mean(acceptance, axis=1)
-    return [int(c) for c in np.flatnonzero(shares < tuning.found["acceptance"] / 10)]  # type: ignore[index]
+    return [int(c) for c in np.flatnonzero(shares < tuning.measured["acceptance"] / 10)]  # type: ignore[index]
