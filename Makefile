@@ -15,8 +15,8 @@ PYTEST := -m pytest -n 2 --dist worksteal
 FAST := -m "not slow and not integration"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-integration test-slow test-oldest test-newest lint format types docs bench \
-	studies study venv clean
+.PHONY: help demo test test-integration test-slow test-oldest test-newest lint format types docs \
+	api house bench studies study venv clean
 
 help:
 	@echo "make demo         a Bayesian network on digits: table and pictures (about 3 minutes)"
@@ -28,6 +28,8 @@ help:
 	@echo "make lint         ruff and the import contracts;   make format  lets ruff mend"
 	@echo "make types        mypy"
 	@echo "make docs         the site, strict, into site/"
+	@echo "make house        the source in figures, beside those asked of it"
+	@echo "make api          writes the public API anew into tests/api.txt"
 	@echo "make bench        step times, as ratios to optax.sgd"
 	@echo "make study NAME=… one study of examples/studies;   make studies  runs all, notebooks too"
 	@echo "make clean        removes environments and everything built"
@@ -67,6 +69,12 @@ types: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
+house: $(READY)
+	$(BIN)/python -m tools.house $(ARGS)
+
+api: $(READY)
+	$(BIN)/python -m tools.api
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks.steps $(ARGS)
 	$(BIN)/python -m benchmarks.samplers $(ARGS)
@@ -74,7 +82,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.learning $(ARGS)
 
 studies: $(READY)
-	failed=; for study in $(wildcard examples/studies/*.py); do \
+	failed=; for study in $(filter-out examples/studies/_%,$(wildcard examples/studies/*.py)); do \
 		$(BIN)/python "$$study" $(ARGS) || failed="$$failed $$study"; done; \
 	$(BIN)/jupyter execute $(wildcard examples/*.ipynb) || failed="$$failed notebooks"; \
 	test -z "$$failed" || { echo "something asked is missed in:$$failed"; exit 1; }

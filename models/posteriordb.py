@@ -27,6 +27,19 @@ from sgmcmc._posterior import Posterior
 from sgmcmc.models._problem import Problem, linear_problem
 from sgmcmc.types import Array, PyTree
 
+__all__ = [
+    "POSTERIORS",
+    "Columns",
+    "diamonds",
+    "earnings",
+    "eight_schools",
+    "gather",
+    "kidiq",
+    "load",
+    "nes",
+    "reference_draws",
+]
+
 Columns = Mapping[str, Any]
 
 
@@ -181,3 +194,8 @@ def _schools_prior(params: PyTree) -> Array:
 def _schools_names(params: PyTree) -> dict[str, Array]:
     mu, tau = params["mu"], jnp.exp(params["log_tau"])
     return {"theta": mu + tau * params["z"], "mu": mu, "tau": tau}
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

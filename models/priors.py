@@ -18,6 +18,14 @@ from sgmcmc import _tree as trees
 from sgmcmc._checks import positive_scalar
 from sgmcmc.types import Array, PyTree
 
+__all__ = [
+    "as_prior",
+    "horseshoe_like",
+    "laplace",
+    "normal",
+    "student_t",
+]
+
 
 def normal(scale: float | Array = 1.0) -> Partial:
     """N(0, scale²) on every scalar.
@@ -134,3 +142,8 @@ def _sum(function: Any, params: PyTree) -> Array:
         (jnp.sum(function(leaf.astype(dtype))) for leaf in jax.tree.leaves(params)),
         start=jnp.zeros((), dtype),
     )
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

@@ -38,6 +38,12 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+__all__ = [
+    "KINDS",
+    "draw",
+    "to_tree",
+]
+
 KINDS = ("gaussian", "fast")
 
 # z = x P(x^2) for the centred byte x = (2 b - 255) / 256: the least-squares fit to the normal
@@ -267,3 +273,8 @@ def _standardise(words: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Arra
     for coefficient in _POLYNOMIAL[-2::-1]:
         value = value * square + coefficient
     return (x * value).reshape(shape).astype(dtype)
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

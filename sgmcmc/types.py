@@ -9,11 +9,25 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 
+__all__ = [
+    "Array",
+    "Batch",
+    "Batches",
+    "Blocks",
+    "ClockState",
+    "Info",
+    "Key",
+    "PyTree",
+    "State",
+    "as_batch",
+]
+
 Array: TypeAlias = jax.Array
 
 PyTree: TypeAlias = Any
 
 Key: TypeAlias = jax.Array
+
 # Which streams of batches an estimator or a kernel bears: any; all data every step; batches that
 # are independent of all before; or those whose blocks have the same law read backwards.
 Batches: TypeAlias = Literal["any", "all data", "independent", "reversible"]
@@ -106,3 +120,8 @@ class Info(NamedTuple):
     acceptance: Array | None = None
     clipped: Array | None = None
     elapsed: Array | None = None
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

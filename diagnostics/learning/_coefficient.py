@@ -178,7 +178,7 @@ def _result(
         estimate=float(per_chain[kept].mean()),
         standard_error=float(per_chain[kept].std(ddof=1) / root),
         per_chain=per_chain,
-        rhat=float(statistics(trace[kept], run.weights[kept])["rhat"]),
+        r_hat=float(statistics(trace[kept], run.weights[kept])["r_hat"]),
         drift=float(drifts.mean()),
         drift_error=float(drifts.std(ddof=1) / root),
         trace=trace,

@@ -61,6 +61,7 @@ class Curvature(eqx.Module):
         return own + self.factor * sum_over_blocks(energies, params, self.data, self.block_size)
 
     def of_block(self, vector: PyTree, block: PyTree) -> PyTree:
+        """Σ_{i in block} C_i v."""
         if self.kind == "gauss_newton":
             return gauss_newton_product(self.posterior, self.params, vector, block)
         energy = lambda p: jnp.sum(self.posterior.example_potentials(p, block))  # noqa: E731

@@ -65,7 +65,7 @@ class AdaptiveClock(AbstractClock):
     def splits_leaves(self) -> bool:
         return self.per_leaf
 
-    def init(self, position: PyTree) -> ClockState:
+    def init(self, position: PyTree = ()) -> ClockState:
         """The first state; ζ is one number, or one for each leaf."""
         start = self.start.astype(trees.accumulator_dtype(position))
         memory = jax.tree.map(lambda _: start, position) if self.per_leaf else start

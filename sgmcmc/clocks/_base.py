@@ -44,7 +44,7 @@ class AbstractClock(eqx.Module):
         """Whether it was made with `step_size=None`, and no step is chosen yet."""
         return False
 
-    def init(self, position: PyTree) -> ClockState:
+    def init(self, position: PyTree = ()) -> ClockState:
         """The first state: no step made, and what an adaptive clock remembers."""
         return ClockState(jnp.zeros((), jnp.int32))
 
@@ -71,13 +71,18 @@ class AbstractClock(eqx.Module):
 
 
 class Clock(AbstractClock):
-    """The pace set by a step size: constant, or a schedule of the step index."""
+    """The pace set by a step size: constant, or a schedule of the step index.
+
+    `weights`: "time", a draw weighs h_k/h_0; "equal", all weigh 1.
+    """
 
     step_size: Rate
+    weights: str = eqx.field(static=True, default="time")
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
         """(dt, weight, next state) of the step that begins now."""
-        return ticked(self.step_size, state)
+        dt, weight, following = ticked(self.step_size, state)
+        return dt, jnp.ones_like(weight) if self.weights == "equal" else weight, following
 
 
 def ticked(step_size: Rate, state: ClockState) -> tuple[Array, Array, ClockState]:

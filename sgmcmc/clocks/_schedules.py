@@ -28,17 +28,6 @@ from sgmcmc.clocks._base import AbstractClock, Clock, ticked
 from sgmcmc.types import Array, ClockState
 
 
-class EqualClock(AbstractClock):
-    """A schedule all of whose draws weigh 1."""
-
-    step_size: Rate
-
-    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(dt, 1, next state) of the step that begins now."""
-        dt, weight, following = ticked(self.step_size, state)
-        return dt, jnp.ones_like(weight), following
-
-
 class CyclicalClock(AbstractClock):
     """Cosine cycles of `length` steps; draws of a cycle's first part weigh 0. See `cyclical`."""
 
@@ -138,7 +127,7 @@ def decreasing(
     offset: float | Array = 1.0,
     power: float | Array = 0.55,
     weights: str = "time",
-) -> AbstractClock:
+) -> Clock:
     """h_k = initial · (1 + k/offset)^{−power} (Welling and Teh 2011: a (b + k)^{−γ}).
 
     The bias of a step vanishes with it, at the price of ever slower mixing.
@@ -157,8 +146,7 @@ def decreasing(
     initial = positive(initial, "initial")
     offset = positive(offset, "offset")
     power = positive(power, "power", most=1.0)
-    kind = EqualClock if weights == "equal" else Clock
-    return kind(Schedule(_Decreasing(initial, offset, power)))
+    return Clock(Schedule(_Decreasing(initial, offset, power)), weights)
 
 
 def cyclical(

@@ -68,7 +68,7 @@ class MatthewsStep(AbstractFlow):
     swaps: ClassVar[bool] = False
     linear: ClassVar[bool] = True
 
-    def init(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+    def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         return {"last": noises.draw(key, position, 1, self.noise)[0]}
 
     def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:

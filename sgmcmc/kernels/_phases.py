@@ -46,7 +46,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         """The share of a step by which the state's momentum is kicked beyond the word's end."""
         return 0.0
 
-    def first_extra(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+    def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         """`State.extra` at the start."""
         return {}
 
@@ -76,12 +76,12 @@ class AbstractPhaseKernel(AbstractDynamics):
             spread = jnp.sqrt(self.temperature(clock.count))
             momentum = trees.scale(spread, noises.to_tree(standard[0], position))
         estimator = self.gradient.init(self.posterior, position, data)
-        state = State(position, momentum, estimator, (), clock)
-        extra = self.first_extra(position, self.pace(state), extra_key)
+        friction = jnp.zeros(()) if self.friction is None else self.friction(clock.count)
+        extra = self.first_extra(position, friction, extra_key)
         memory: PyTree = ()
         if isinstance(self.metric, AbstractPreconditioner):
             memory = self.metric.init(position)
-        return state._replace(metric=memory, extra=extra)
+        return State(position, momentum, estimator, memory, clock, extra)
 
     def draw(self, rng_key: Key, state: State) -> Array:
         """(rows, d) floats under `noise="gaussian"`, uint32 words under "fast"."""

@@ -225,7 +225,7 @@ class ReplicaExchange(AbstractKernel):
         swapped = order[partner]
         new_heat = self.temperatures[jnp.argsort(swapped)]
         factor = jnp.sqrt(new_heat / heat)
-        states = _rescaled(factor, states, kicks)
+        states = rescaled(factor, states, kicks)
         extra = states.extra
         for name in self.inner.keeps_temperature:
             extra = {**extra, name: extra[name].at[swapped].set(extra[name][order])}
@@ -288,7 +288,7 @@ def at_temperature(kernel: AbstractPhaseKernel, temperature: Array) -> AbstractP
     return made
 
 
-def _rescaled(factor: Array, states: State, kicks: PyTree) -> State:
+def rescaled(factor: Array, states: State, kicks: PyTree) -> State:
     """Each replica with a momentum of its new temperature, `factor` = √(T_new/T_old).
 
     r ← s (r + tG) − tG, `kicks` = (t, G); () where no kick is pending.

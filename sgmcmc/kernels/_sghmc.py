@@ -90,7 +90,7 @@ class CompensatedFriction(AbstractFlow):
     rubs: ClassVar[bool] = True
     linear: ClassVar[bool] = True
 
-    def init(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+    def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         self.estimate.check(position)
         return {"noise_estimate": self.estimate.init(position)}
 

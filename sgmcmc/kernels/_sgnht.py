@@ -51,8 +51,8 @@ class ThermostatDrift(AbstractFlow):
     # ξ has a law of its own at each temperature.
     keeps_temperature: ClassVar[tuple[str, ...]] = ("thermostat",)
 
-    def init(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
-        pair = jnp.stack([pace.friction, jnp.zeros_like(pace.friction)])
+    def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
+        pair = jnp.stack([friction, jnp.zeros_like(friction)])
         return {"thermostat": pair.astype(trees.accumulator_dtype(position))}
 
     def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:

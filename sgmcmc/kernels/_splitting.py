@@ -70,11 +70,11 @@ class SplittingKernel(AbstractPhaseKernel):
     def pending_kick(self) -> float:
         return pending_kick(self.word)
 
-    def first_extra(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+    def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         """What the flows remember, at the start."""
         extra: dict[str, PyTree] = {}
         for i, flow in enumerate(self.flows.values()):
-            extra |= flow.init(position, pace, jax.random.fold_in(key, i) if i else key)
+            extra |= flow.init(position, friction, jax.random.fold_in(key, i) if i else key)
         return extra
 
     def reports(self, phase: Phase, pace: Pace) -> dict[str, Array]:

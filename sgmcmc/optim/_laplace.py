@@ -98,9 +98,22 @@ def laplace(
     return Laplace(mode, covariance)
 
 
+def hessian(posterior: Posterior, params: PyTree, data: PyTree = None) -> Array:
+    """The Hessian of the potential U, (d, d), over the parameters raveled in tree order.
+
+    Takes d × d numbers and all data at once; `diagnostics.curvature_of` has its products with
+    vectors instead, block by block.
+
+    Args:
+        posterior: its potential U = −log density, prior and scaled likelihood together.
+        params: where, a pytree of floating arrays with d numbers.
+        data: all the examples; None for a target without any.
+    """
+    return _hessian(posterior, params, data)
+
+
 @eqx.filter_jit
-def hessian(posterior: Posterior, params: PyTree, data: PyTree) -> Array:
-    """The Hessian of U, (d, d), over the parameters raveled in tree order."""
+def _hessian(posterior: Posterior, params: PyTree, data: PyTree) -> Array:
     flat, unravel = ravel_pytree(params)
     batch = None if data is None else Batch(data)
     return jax.hessian(lambda x: posterior.potential(unravel(x), batch))(flat)

@@ -74,10 +74,15 @@ def fingerprint(kernel: AbstractKernel) -> str:
 
 
 def _choices(part: Any) -> list[Any]:
-    """The static fields of a module and its parts, without their names, arrays and functions."""
+    """The static fields of a module and its parts, without their names, arrays and functions.
+
+    A class of one's own is known by its name; the library's may be renamed.
+    """
     if isinstance(part, eqx.Module):
+        ours = type(part).__module__.startswith("sgmcmc.")
         values = [getattr(part, field.name) for field in dataclasses.fields(part)]
-        return [made for value in values for made in _choices(value)]
+        made = [choice for value in values for choice in _choices(value)]
+        return made if ours else [type(part).__name__, *made]
     if isinstance(part, tuple | list):
         return [made for value in part for made in _choices(value)]
     if isinstance(part, dict):

@@ -111,7 +111,7 @@ class Run:
         """
         return resample(self.draws, self.weights, key, num_draws)
 
-    def save_run(self, path: str | Path) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""
         from sgmcmc.sampling._archive import save_run
 

@@ -12,7 +12,7 @@ NEED_DATA = ("posteriordb",)
 NEED_EXTRAS = {"spectrum": "matfree", "entropy_sgd": "matfree"}
 STUDIES = [
     pytest.param(path, marks=[pytest.mark.data] if path.stem in NEED_DATA else [], id=path.stem)
-    for path in sorted((ROOT / "examples" / "studies").glob("*.py"))
+    for path in sorted((ROOT / "examples" / "studies").glob("[!_]*.py"))
 ]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
