@@ -15,50 +15,44 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.steps import BATCH, LARGE, SMALL, library_loop, machine, problem, ratio
+from benchmarks._bench import Bench, alone, spread
+from benchmarks.steps import BATCH, LARGE, SMALL, library_loop, problem, ratio
 
 NETWORKS = {"784-256-256-10": LARGE, "64-128-128-10": SMALL}
 CHAINS, STEP = 16, 1e-7
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    parser.add_argument("--json", type=Path, default=Path("results/bench_learning.json"))
-    parser.add_argument("--times-only", action="store_true", help="no memory")
-    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+BENCH = Bench(
+    __doc__, "bench_learning.json", rounds=5, steps=200, quick=10,
+    options={
+        "--times-only": {"action": "store_true", "help": "no memory"},
+        "--memory": {"nargs": 2, "help": argparse.SUPPRESS},
+    },
+)  # fmt: skip
+
+
+def run(given: argparse.Namespace) -> dict[str, Any] | None:
     if given.memory:
         print(json.dumps(memory(given.memory[0], int(given.memory[1]))))
-        return 0
-    if given.quick:
-        given.rounds, given.steps = 2, 10
-    used = {}
-    for name in () if given.times_only else NETWORKS:
-        for chains in (2, 4, CHAINS):
-            command = [sys.executable, "-m", "benchmarks.learning", "--memory", name, str(chains)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            used[f"{name}, {chains} chains"] = json.loads(done.stdout.splitlines()[-1])
-    report = {"machine": machine(), "memory": used, "ratios": times(given.rounds, given.steps)}
+        return None
+    used = {
+        f"{name}, {chains} chains": alone("benchmarks.learning", "--memory", name, chains)
+        for name in (() if given.times_only else NETWORKS)
+        for chains in (2, 4, CHAINS)
+    }
+    report = {"memory": used, "ratios": times(given.rounds, given.steps)}
     for name, row in report["ratios"].items():
-        print(f"{name:56}{row['median']:7.2f}  ({row['lower']:.2f}–{row['upper']:.2f})")
+        print(f"{name:56}{spread(row, 7)}")
     for name, row in used.items():
         print(f"{name:32}{row['before']:7.0f} MiB, and {row['more']:6.0f} at most while it runs")
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(report, indent=2))
-    print(f"{report['machine']}\nwritten to {given.json}")
-    return 0
+    return report
 
 
 def times(rounds: int, steps: int) -> dict[str, dict[str, float]]:
@@ -139,4 +133,4 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(BENCH.main(run))

@@ -11,20 +11,17 @@ sets aside for each, in units of the parameters.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks._bench import Bench, num_bytes, spread
 from benchmarks.steps import (
     BATCH,
     LARGE,
     interleave,
     library_loop,
-    machine,
     problem,
     summary,
     training,
@@ -33,25 +30,16 @@ from benchmarks.steps import (
 INNER, ASKED = 20, 1.1
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=200, help="a multiple of L = 20")
-    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    parser.add_argument("--json", type=Path, default=Path("results/bench_local.json"))
-    given = parser.parse_args()
-    if given.quick:
-        given.rounds, given.steps = 2, INNER
+BENCH = Bench(__doc__, "bench_local.json", rounds=9, steps=200, quick=INNER)  # steps: a multiple
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
     rows = measure(given.rounds, max(1, given.steps // INNER))
     print(f"{'L steps over L of sgld':<26}{'median':>8}{'quartiles':>14}   memory / parameters")
     for name, row in rows.items():
-        spread = f"{row['lower']:.2f}–{row['upper']:.2f}"
         late = "" if row["median"] <= ASKED else f"   above {ASKED}"
-        print(f"{name:<26}{row['median']:>8.2f}{spread:>14}   {row['memory']:.1f}{late}")
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
-    print(f"{machine()}\nwritten to {given.json}")
-    return 0
+        print(f"{name:<26}{spread(row, 8)}   {row['memory']:.1f}{late}")
+    return {"rows": rows}
 
 
 def nested(posterior: Any, params: Any, data: Any, outer: int) -> tuple[Callable, float]:
@@ -59,7 +47,6 @@ def nested(posterior: Any, params: Any, data: Any, outer: int) -> tuple[Callable
     import jax
 
     import sgmcmc
-    from sgmcmc import _tree as trees
 
     local = sgmcmc.local.local_entropy(sgmcmc.sgld(posterior, 1e-7), 1.0, num_steps=INNER)
     examples = len(jax.tree.leaves(data)[0])
@@ -73,7 +60,7 @@ def nested(posterior: Any, params: Any, data: Any, outer: int) -> tuple[Callable
         return jax.lax.scan(body, params, index)[0]
 
     compiled = jax.jit(run).lower(params, index, data).compile()
-    memory = compiled.memory_analysis().temp_size_in_bytes / trees.num_bytes(params)
+    memory = compiled.memory_analysis().temp_size_in_bytes / num_bytes(params)
     return lambda: jax.block_until_ready(compiled(params, index, data)), memory
 
 
@@ -83,15 +70,13 @@ def flat(
     """An optax transformation in a scan, one minibatch gradient a step."""
     import jax
 
-    from sgmcmc import _tree as trees
-
     examples = len(jax.tree.leaves(data)[0])
     index = jax.random.randint(jax.random.key(1), (steps, BATCH), 0, examples)
 
     state = optimizer.init(params)
     run = jax.jit(training(optimizer, posterior))
     compiled = run.lower(params, state, index, data).compile()
-    memory = compiled.memory_analysis().temp_size_in_bytes / trees.num_bytes(params)
+    memory = compiled.memory_analysis().temp_size_in_bytes / num_bytes(params)
     return lambda: jax.block_until_ready(compiled(params, state, index, data)), memory
 
 
@@ -120,4 +105,4 @@ def measure(rounds: int, outer: int) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(BENCH.main(run))

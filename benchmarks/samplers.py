@@ -12,20 +12,17 @@ process; median and quartiles over rounds.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks._bench import Bench, spread
 from benchmarks.steps import (
     LARGE,
     SMALL,
     interleave,
     library_loop,
-    machine,
     problem,
     sgd_scan,
     summary,
@@ -48,28 +45,19 @@ class Price(NamedTuple):
     full_gradients: float = 0.0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    parser.add_argument("--json", type=Path, default=Path("results/bench_samplers.json"))
-    given = parser.parse_args()
-    if given.quick:
-        given.rounds, given.steps = 2, 5
+BENCH = Bench(__doc__, "bench_samplers.json", rounds=7, steps=200, quick=5)
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
     rows = measure(given.rounds, given.steps) | measure_saga(given.rounds, given.steps)
     width = max(len(name) for name in rows) + 2
     print(f"{'a step over its price':<{width}}{'median':>8}{'quartiles':>14}   gradients, normals")
     for name, row in rows.items():
-        spread = f"{row['lower']:.2f}–{row['upper']:.2f}"
         late = "" if row["median"] <= ASKED else f"   above {ASKED}"
         full = f" + {row['full_gradients']:g} of all data" if row["full_gradients"] else ""
         counts = f"{row['gradients']:g}{full}, {row['normals']:g}"
-        print(f"{name:<{width}}{row['median']:>8.2f}{spread:>14}   {counts}{late}")
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
-    print(f"{machine()}\nwritten to {given.json}")
-    return 0
+        print(f"{name:<{width}}{spread(row, 8)}   {counts}{late}")
+    return {"rows": rows}
 
 
 def samplers(posterior: Any, params: Any, data: Any, steps: int) -> dict[str, tuple[Any, Price]]:
@@ -106,11 +94,15 @@ def samplers(posterior: Any, params: Any, data: Any, steps: int) -> dict[str, tu
     for name, block in (("amagold", sgmcmc.amagold), ("sggmc", sgmcmc.sggmc)):
         kernel = block(posterior, step, 10)
         rows = kernel.num_steps + kernel.rows_beside
-        made[f"{name}, 10 steps"] = (kernel, Price(kernel.gradient_evaluations, rows, 1.0, rare))
+        made[f"{name}, 10 steps"] = (
+            kernel,
+            Price(kernel.traits.gradient_evaluations, rows, 1.0, rare),
+        )
     inner = sgmcmc.baoab(posterior, h)
     exchange = sgmcmc.replica_exchange(inner, (1.0, 2.0), swap_every=10)
     made["replica exchange, 2 × 10 BAOAB"] = (
-        exchange, Price(exchange.gradient_evaluations, 2 * 10 * inner.plan.num_normals, 0.0, 0.05)
+        exchange,
+        Price(exchange.traits.gradient_evaluations, 2 * 10 * inner.num_normals, 0.0, 0.05),
     )  # fmt: skip
     made["mala"] = (sgmcmc.mala(posterior, step), Price(0.0, 1.0, 0.0, rare, 1.0))
     made["hmc, 5 steps"] = (sgmcmc.hmc(posterior, h, 5), Price(0.0, 1.0, 0.0, rare / 2, 5.0))
@@ -182,4 +174,4 @@ def measure_saga(rounds: int, steps: int) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(BENCH.main(run))

@@ -10,63 +10,38 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks._bench import Bench, alone, num_bytes, spread
+
 LARGE, SMALL, BATCH, EXAMPLES = (784, 256, 256, 10), (64, 128, 128, 10), 128, 10_000
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    parser.add_argument("--json", type=Path, default=Path("results/bench.json"))
-    parser.add_argument("--part", choices=("one", "many", "cold"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.quick:
-        given.rounds, given.steps = 2, 10
+BENCH = Bench(
+    __doc__, "bench.json", rounds=9, steps=300, quick=10,
+    options={"--part": {"choices": ("one", "many", "cold"), "help": argparse.SUPPRESS}},
+)  # fmt: skip
+
+
+def run(given: argparse.Namespace) -> dict[str, Any] | None:
+    parts = {"one": one_chain, "many": many_chains, "cold": cold_start}
     if given.part:
-        parts = {"one": one_chain, "many": many_chains, "cold": cold_start}
         print(json.dumps(parts[given.part](given.rounds, given.steps)))
-        return 0
-    report: dict[str, Any] = {"machine": machine()}
+        return None
+    report = {}
     # Each part in a process of its own: the number of devices is fixed when JAX starts.
-    for part in ("one", "many", "cold"):
-        command = [sys.executable, "-m", "benchmarks.steps", "--part", part]
-        options = ["--rounds", str(given.rounds), "--steps", str(given.steps)]
-        done = subprocess.run(command + options, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(done.stderr, file=sys.stderr)
-            return done.returncode
-        report[part] = json.loads(done.stdout.splitlines()[-1])
+    for part in parts:
+        report[part] = alone(
+            "benchmarks.steps", "--part", part, "--rounds", given.rounds, "--steps", given.steps
+        )
         print(table(part, report[part]), flush=True)
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(report, indent=2))
-    print(f"{report['machine']}\nwritten to {given.json}")
-    return 0
-
-
-def machine() -> dict[str, Any]:
-    import jax
-    import optax
-
-    return {
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "optax": optax.__version__,
-        "numpy": np.__version__,
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-    }
+    return report
 
 
 # ------------------------------------------------------------------------------ what is timed
@@ -157,20 +132,16 @@ def library_loop(
     """The same steps by the library's own chunk, with its streams, checks and counters."""
     import jax
 
-    from sgmcmc import _tree as trees
-    from sgmcmc.loop._chunk import run_chunk
-    from sgmcmc.sampling import _sample as sampler
-    from sgmcmc.sampling._execution import Settings, _Piece, _span
+    from sgmcmc import loop
 
-    settings = Settings(num_chains, 0, 1, steps, "raise", None, method)
-    size = None if kernel.gradient.needs_full_batch else BATCH
-    start = sampler._prepare(
-        jax.random.key(0), kernel, params, data, size, stream, settings, True, None
-    )
-    span = _span(0, _Piece(1, steps, True))
+    size = None if kernel.traits.batches == "all data" else BATCH
+    start = loop.chains(
+        jax.random.key(0), kernel, params, data, batch_size=size, stream=stream,
+        num_chains=num_chains, chain_method=method,
+    )  # fmt: skip
 
     def run() -> None:
-        jax.block_until_ready(run_chunk(start.inputs, span, trees.copy(start.carry)))
+        jax.block_until_ready(loop.advance(start, steps).carry)
 
     return run
 
@@ -179,8 +150,6 @@ def temporaries(kernel: Any, posterior: Any, params: Any, data: Any) -> float:
     """What XLA sets aside for a step beyond `optax.sgd`'s, in units of the parameters' bytes."""
     import jax
     import optax
-
-    from sgmcmc import _tree as trees
 
     batch = jax.tree.map(lambda a: a[:BATCH], data)
     optimizer = optax.sgd(1e-7)
@@ -197,7 +166,7 @@ def temporaries(kernel: Any, posterior: Any, params: Any, data: Any) -> float:
     jitted = jax.jit(sgd, donate_argnums=0), jax.jit(step, donate_argnums=0)
     lowered = jitted[0].lower(params, batch), jitted[1].lower(state, jax.random.key(0), batch)
     one, other = (x.compile().memory_analysis().temp_size_in_bytes for x in lowered)
-    return (other - one) / trees.num_bytes(params)
+    return (other - one) / num_bytes(params)
 
 
 def blackjax_scan(params: Any, posterior: Any, data: Any, steps: int) -> Callable:
@@ -338,14 +307,13 @@ def table(part: str, report: dict[str, Any]) -> str:
         "many": "16 chains, two CPU devices",
         "cold": "cold start",
     }
-    lines = [titles[part], f"  {'':<52}{'median':>8}{'quartiles':>16}"]
+    lines = [titles[part], f"  {'':<52}{'median':>8}{'quartiles':>14}"]
     for name, row in {**report.get("ratios", {}), **report.get("seconds", {})}.items():
-        spread = f"{row['lower']:.2f}–{row['upper']:.2f}"
-        lines.append(f"  {name:<52}{row['median']:>8.2f}{spread:>16}")
+        lines.append(f"  {name:<52}{spread(row, 8)}")
     for name, value in report.get("milliseconds_per_step", {}).items():
         lines.append(f"  {name:<52}{value:>8.2f} ms a step")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(BENCH.main(run))

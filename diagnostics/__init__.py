@@ -29,16 +29,21 @@ from sgmcmc.diagnostics.predictions import (
     regression_scores,
 )
 from sgmcmc.diagnostics.spectra import (
+    Curvature,
     Flatness,
+    FlatnessComparison,
     Spectrum,
     compare_flatness,
+    curvature_of,
     flatness,
     spectrum,
 )
 
 __all__ = [
     "Classification",
+    "Curvature",
     "Flatness",
+    "FlatnessComparison",
     "LearningCoefficient",
     "LearningSweep",
     "PredictiveDistance",
@@ -51,6 +56,7 @@ __all__ = [
     "compare_flatness",
     "compare_to_reference",
     "convergence",
+    "curvature_of",
     "deep_linear_coefficient",
     "flatness",
     "laws",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -12,9 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import _tree as trees
+from sgmcmc.sampling._run import Resampled, Run
 from sgmcmc.types import PyTree
 
 BLOCK_BYTES = 2**26
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+# What diagnostics take: a run, or an ArviZ DataTree.
+RunLike: TypeAlias = "Run | Resampled | DataTree"
 
 
 class Draws(NamedTuple):
@@ -47,7 +54,7 @@ class Draws(NamedTuple):
         return values, weights[kept] / weights.sum()
 
 
-def read(run: Any) -> Draws:
+def read(run: RunLike) -> Draws:
     """The draws of `run`, stopped chains dropped.
 
     Args:
@@ -61,14 +68,16 @@ def read(run: Any) -> Draws:
         TypeError: `run` is neither.
         ValueError: weights of another shape or negative, or no chain left.
     """
-    if hasattr(run, "draws") and hasattr(run, "weights"):
+    stopped: dict[int, int | None] = {}
+    wall_time, evaluations = None, None
+    if isinstance(run, Run):
         values, weights = run.draws, run.weights
-        stopped = dict(getattr(run, "stopped", None) or {})
-        wall_time = getattr(run, "wall_time", None)
-        evaluations = getattr(run, "gradient_evaluations", None)
+        stopped = dict(run.stopped)
+        wall_time, evaluations = run.wall_time, run.gradient_evaluations
+    elif hasattr(run, "draws") and hasattr(run, "weights"):
+        values, weights = run.draws, run.weights
     else:
         values, weights, wall_time, evaluations = _from_arviz(run)
-        stopped = {}
     values = jax.tree.map(np.asarray, values)
     leaves = jax.tree.leaves(values)
     if not leaves:
@@ -90,12 +99,12 @@ def read(run: Any) -> Draws:
     if stopped:
         values, weights = jax.tree.map(lambda v: v[kept], values), weights[kept]
         notes = (f"dropped {len(stopped)} of {shape[0]} chains, stopped: {_listed(stopped)}",)
-    if getattr(run, "tuning", None) is not None:
+    if isinstance(run, Run) and run.tuning is not None:
         notes = (*notes, f"tuned: {run.tuning}")
     return Draws(values, weights, stopped, _number(wall_time), _number(evaluations), notes)
 
 
-def evaluate(function: Callable[..., Any], draws: PyTree, *args: Any) -> PyTree:
+def evaluate(function: Callable[..., PyTree], draws: PyTree, *args: PyTree) -> PyTree:
     """`function(params, *args)` for every draw, in jitted blocks: NumPy arrays [draw, …].
 
     Args:
@@ -123,7 +132,7 @@ def evaluate(function: Callable[..., Any], draws: PyTree, *args: Any) -> PyTree:
 
 
 @eqx.filter_jit
-def _map(function: Any, block: PyTree, args: tuple[Any, ...]) -> PyTree:
+def _map(function: Callable[..., PyTree], block: PyTree, args: tuple[PyTree, ...]) -> PyTree:
     return jax.lax.map(lambda params: function(params, *args), block)
 
 
@@ -156,5 +165,5 @@ def _listed(stopped: Mapping[int, int | None]) -> str:
     )
 
 
-def _number(value: Any) -> float | None:
+def _number(value: float | None) -> float | None:
     return None if value is None else float(value)

@@ -16,18 +16,31 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import cauchy, norm, t
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from sgmcmc._posterior import Posterior
 from sgmcmc.models._problem import Problem, linear_problem
 from sgmcmc.types import Array, PyTree
 
-Columns = Mapping[str, Any]
+__all__ = [
+    "POSTERIORS",
+    "Columns",
+    "diamonds",
+    "earnings",
+    "eight_schools",
+    "gather",
+    "kidiq",
+    "load",
+    "nes",
+    "reference_draws",
+]
+
+Columns = Mapping[str, ArrayLike]
 
 
 def diamonds(data: Columns) -> Problem:
@@ -166,7 +179,7 @@ def _kidiq_prior(beta: Array, sigma: Array) -> Array:
     return cauchy.logpdf(sigma, 0, 2.5)
 
 
-def _school(params: PyTree, batch: Any) -> Array:
+def _school(params: PyTree, batch: PyTree) -> Array:
     school, effect, error = batch
     theta = params["mu"] + jnp.exp(params["log_tau"]) * params["z"][school]
     return norm.logpdf(effect, theta, error)
@@ -181,3 +194,8 @@ def _schools_prior(params: PyTree) -> Array:
 def _schools_names(params: PyTree) -> dict[str, Array]:
     mu, tau = params["mu"], jnp.exp(params["log_tau"])
     return {"theta": mu + tau * params["z"], "mu": mu, "tau": tau}
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

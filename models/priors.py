@@ -7,7 +7,7 @@ that shape may stand in its place.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,14 @@ from jax.tree_util import Partial
 from sgmcmc import _tree as trees
 from sgmcmc._checks import positive_scalar
 from sgmcmc.types import Array, PyTree
+
+__all__ = [
+    "as_prior",
+    "horseshoe_like",
+    "laplace",
+    "normal",
+    "student_t",
+]
 
 
 def normal(scale: float | Array = 1.0) -> Partial:
@@ -78,7 +86,7 @@ def horseshoe_like(scale: float | Array = 1.0, floor: float | Array | None = Non
     return Partial(_horseshoe, width, least)
 
 
-def as_prior(prior: Any) -> Any:
+def as_prior(prior: float | Callable[..., PyTree]) -> Callable[..., PyTree]:
     """A number s means N(0, s²); a callable `params -> ()` is taken as it is.
 
     Raises:
@@ -128,9 +136,14 @@ def _horseshoe(scale: Array, floor: Array, params: PyTree) -> Array:
     return total - trees.size(params) * jnp.log(area)
 
 
-def _sum(function: Any, params: PyTree) -> Array:
+def _sum(function: Callable[[Array], Array], params: PyTree) -> Array:
     dtype = trees.accumulator_dtype(params)
     return sum(
         (jnp.sum(function(leaf.astype(dtype))) for leaf in jax.tree.leaves(params)),
         start=jnp.zeros((), dtype),
     )
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

@@ -65,6 +65,7 @@ __all__ = [
     "bub",
     "clocks",
     "convert",
+    "demo",
     "diagnostics",
     "euler_maruyama",
     "exact",
@@ -110,8 +111,8 @@ __all__ = [
 
 
 def __getattr__(name):  # type: ignore[no-untyped-def]
-    """`sgmcmc.models` and `sgmcmc.diagnostics` are loaded when they are first asked for."""
-    if name in ("models", "diagnostics"):
+    """`models`, `diagnostics` and `demo` are loaded when they are first asked for."""
+    if name in ("models", "diagnostics", "demo"):
         import importlib
 
         return importlib.import_module(f"sgmcmc.{name}")

@@ -31,8 +31,8 @@ class BoundState(NamedTuple):
 class SamplingAlgorithm(NamedTuple):
     """`init(position, rng_key) -> state`; `step(rng_key, state) -> (state, info)`."""
 
-    init: Callable[..., Any]
-    step: Callable[..., Any]
+    init: Callable[..., PyTree]
+    step: Callable[..., PyTree]
 
 
 def to_blackjax(
@@ -88,8 +88,8 @@ def to_blackjax(
 class BlackjaxKernel(AbstractKernel):
     """A kernel of this library's contract around a BlackJAX algorithm."""
 
-    begin: Callable[..., Any]
-    advance: Callable[..., Any]
+    begin: Callable[..., PyTree]
+    advance: Callable[..., PyTree]
     name: str = eqx.field(static=True)
     gradient_evaluations: float = eqx.field(static=True)
 
@@ -139,5 +139,5 @@ def from_blackjax(
     return BlackjaxKernel(begin, advance, name, float(gradient_evaluations))
 
 
-def _array_state(state: Any) -> Any:
+def _array_state(state: PyTree) -> PyTree:
     return jax.tree.map(jnp.asarray, state)

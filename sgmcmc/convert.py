@@ -14,6 +14,23 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+__all__ = [
+    "Convention",
+    "EntropyConvention",
+    "amagold",
+    "blackjax_sghmc",
+    "blackjax_sgld",
+    "diffrax",
+    "entropy_sgd",
+    "mean_loss",
+    "mean_loss_momentum",
+    "optimizer",
+    "per_datum",
+    "per_datum_momentum",
+    "sghmc_paper",
+    "welling_teh",
+]
+
 
 class Convention(NamedTuple):
     """Arguments for the kernel called `kernel`; `friction` is None where it has none."""
@@ -164,3 +181,8 @@ def _positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name}: got {value}; expected a finite number > 0")
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

@@ -21,16 +21,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas
 
 import sgmcmc
 from sgmcmc import diagnostics, models
 
-SIZES, PRIOR_SCALE, CLASSES = (64, 64, 64, 10), 1.0, 10
+__all__ = [
+    "PRIOR_SCALE",
+    "SIZES",
+    "Digits",
+    "digits",
+    "main",
+]
 
-MAP_BATCH, MAP_RATE = 64, 1e-3
+SIZES, PRIOR_SCALE, _CLASSES = (64, 64, 64, 10), 1.0, 10
+
+_MAP_BATCH, _MAP_RATE = 64, 1e-3
 
 
-class Setting(NamedTuple):
+class _Setting(NamedTuple):
     """How one sampler is run; steps are `num_burnin + num_samples · thinning`."""
 
     batch_size: int
@@ -48,7 +57,7 @@ class Digits(NamedTuple):
     noise: np.ndarray
 
 
-class Row(NamedTuple):
+class _Row(NamedTuple):
     """One line of the table. R̂ and ESS are of the test labels' probabilities."""
 
     name: str
@@ -58,16 +67,16 @@ class Row(NamedTuple):
     rotated_nll: float
     rotated_ece: float
     confidence: float
-    rhat: float
+    r_hat: float
     ess_per_second: float
     norm: float
     seconds: float
 
 
-class Judged(NamedTuple):
+class _Judged(NamedTuple):
     """A method's row and its predictions, for the pictures."""
 
-    row: Row
+    row: _Row
     clean: Any
     rotated: Any
     noise: Any
@@ -91,7 +100,7 @@ def digits(seed: int = 0) -> Digits:
     return Digits((x, y), (x_test, y_test), (turned.reshape(-1, 64), y_test), pixels)
 
 
-def fit_map(key: jax.Array, model: Any, data: Any, steps: int) -> tuple[Any, float]:
+def _fit_map(key: jax.Array, model: Any, data: Any, steps: int) -> tuple[Any, float]:
     """Four modes by Adam on the same potential, [chain, 1, …] like draws; and the seconds."""
     posterior = model.posterior(len(data[0]))
     began = time.perf_counter()
@@ -104,13 +113,13 @@ def fit_map(key: jax.Array, model: Any, data: Any, steps: int) -> tuple[Any, flo
 
 def _descend(model: Any, posterior: Any, steps: int, key: jax.Array, data: Any) -> Any:
     init_key, batch_key = jax.random.split(key)
-    optimizer = optax.adam(optax.cosine_decay_schedule(MAP_RATE, steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(_MAP_RATE, steps))
     params = model.init(init_key)
 
     def step(carry: Any, t: jax.Array) -> tuple[Any, None]:
         params, state = carry
         rows = jax.random.randint(
-            jax.random.fold_in(batch_key, t), (MAP_BATCH,), 0, posterior.data_size
+            jax.random.fold_in(batch_key, t), (_MAP_BATCH,), 0, posterior.data_size
         )
         batch = jax.tree.map(lambda a: a[rows], data)
         gradient = posterior.potential_and_gradient(params, batch)[1]
@@ -122,7 +131,7 @@ def _descend(model: Any, posterior: Any, steps: int, key: jax.Array, data: Any) 
     return params
 
 
-def judge_map(model: Any, draws: Any, data: Digits, seconds: float) -> tuple[Judged, Judged]:
+def _judge_map(model: Any, draws: Any, data: Digits, seconds: float) -> tuple[_Judged, _Judged]:
     """The mean score of four modes taken one by one, and their ensemble's."""
     single = [
         _judge(
@@ -131,7 +140,7 @@ def judge_map(model: Any, draws: Any, data: Digits, seconds: float) -> tuple[Jud
         for c in range(4)
     ]
     numbers = np.mean([judged.row[1:] for judged in single], axis=0)
-    average = Row("MAP (mean of 4)", *map(float, numbers))
+    average = _Row("MAP (mean of 4)", *map(float, numbers))
     together = _judge("4 MAPs, ensemble", model, _Modes(draws), data, seconds)
     return single[0]._replace(row=average), together
 
@@ -144,57 +153,44 @@ class _Modes:
         self.weights = np.ones(jax.tree.leaves(draws)[0].shape[:2])
 
 
-def judge_run(name: str, model: Any, run: Any, data: Digits, seconds: float) -> Judged:
+def _judge_run(name: str, model: Any, run: Any, data: Digits, seconds: float) -> _Judged:
     judged = _judge(name, model, run, data, seconds)
     x, y = data.clean
     table = diagnostics.summary(run, predict=model.predict, x=x, y=y).table
-    rhat, ess = np.nanquantile(table["rhat"], 0.95), np.median(table["ess_bulk"])
-    row = judged.row._replace(rhat=float(rhat), ess_per_second=float(ess / run.wall_time))
+    r_hat, ess = np.nanquantile(table["r_hat"], 0.95), np.median(table["ess_bulk"])
+    row = judged.row._replace(r_hat=float(r_hat), ess_per_second=float(ess / run.wall_time))
     return judged._replace(row=row)
 
 
-def _judge(name: str, model: Any, run: Any, data: Digits, seconds: float) -> Judged:
+def _judge(name: str, model: Any, run: Any, data: Digits, seconds: float) -> _Judged:
     predict: Any = partial(diagnostics.predictive, run, model.predict)
     clean, rotated, noise = predict(*data.clean), predict(*data.rotated), predict(data.noise)
     leaves = jax.tree.leaves(run.draws)
     squares = sum(float(np.square(x, dtype=np.float64).sum()) for x in leaves)
     norm = squares / (sum(x.size for x in leaves) * PRIOR_SCALE**2)
-    row = Row(
+    row = _Row(
         name, clean.accuracy, clean.nll, clean.ece, rotated.nll, rotated.ece,
         float(noise.confidence.mean()), np.nan, np.nan, norm, seconds,
     )  # fmt: skip
-    return Judged(row, clean, rotated, noise)
+    return _Judged(row, clean, rotated, noise)
 
 
-def table(rows: list[Row]) -> str:
-    head = (
-        f"{'':<18}{'accuracy':>9}{'NLL':>7}{'ECE':>7}{'rot NLL':>9}{'rot ECE':>9}{'conf':>6}"
-        f"{'R̂ 95%':>8}{'ESS/s':>8}{'|θ|²/ds²':>10}{'time':>8}"
-    )
-    lines = [head]
-    for r in rows:
-        mixing = "".join(
-            f"{'–' if np.isnan(v) else format(v, f):>8}"
-            for v, f in ((r.rhat, ".3f"), (r.ess_per_second, ".0f"))
-        )
-        lines.append(
-            f"{r.name:<18}{r.accuracy:>9.3f}{r.nll:>7.3f}{r.ece:>7.3f}{r.rotated_nll:>9.3f}"
-            f"{r.rotated_ece:>9.3f}{r.confidence:>6.2f}{mixing}{r.norm:>10.2f}{r.seconds:>7.1f}s"
-        )
-    return "\n".join(lines)
+def _table(rows: list[_Row]) -> pandas.DataFrame:
+    """A row a method; what modes have none of is NaN."""
+    return pandas.DataFrame(rows).set_index("name").rename_axis(None)
 
 
-def failures(mode: Row, samplers: list[Row]) -> list[str]:
+def _failures(mode: _Row, samplers: list[_Row]) -> list[str]:
     """What does not hold that should; `samplers` are SGLD and BAOAB."""
     missed = []
-    for row, rhat in zip(samplers, (1.15, 1.10), strict=True):
+    for row, most in zip(samplers, (1.15, 1.10), strict=True):
         bars = {
             "accuracy": (row.accuracy, ">=", mode.accuracy - 0.01),
             "clean NLL": (row.nll, "<=", mode.nll + 0.03),
             "rotated ECE": (row.rotated_ece, "<=", mode.rotated_ece / 2),
             "rotated NLL": (row.rotated_nll, "<=", mode.rotated_nll),
             "confidence on random pixels": (row.confidence, "<=", 0.45),
-            "95% of predictive R̂": (row.rhat, "<=", rhat),
+            "95% of predictive R̂": (row.r_hat, "<=", most),
         }
         for name, (value, relation, bar) in bars.items():
             # NaN passes neither.
@@ -203,7 +199,7 @@ def failures(mode: Row, samplers: list[Row]) -> list[str]:
     return missed
 
 
-def plot(judged: dict[str, Judged], folder: Path) -> list[Path]:
+def _plot(judged: dict[str, _Judged], folder: Path) -> list[Path]:
     """Two pictures: reliability, and predictive entropy of right, wrong and strange inputs."""
     import matplotlib
 
@@ -223,7 +219,7 @@ def plot(judged: dict[str, Judged], folder: Path) -> list[Path]:
     figure, axes = plt.subplots(
         1, len(judged), figsize=(12, 3.6), sharey=True, layout="constrained"
     )
-    bins = np.linspace(0, np.log(CLASSES), 24)
+    bins = np.linspace(0, np.log(_CLASSES), 24)
     for ax, (name, one) in zip(axes, judged.items(), strict=True):
         right = one.rotated.entropy[one.rotated.correct]
         wrong = one.rotated.entropy[~one.rotated.correct]
@@ -238,10 +234,10 @@ def plot(judged: dict[str, Judged], folder: Path) -> list[Path]:
     return [folder / "demo_reliability.png", folder / "demo_entropy.png"]
 
 
-def settings(posterior: Any, quick: bool) -> dict[str, tuple[Any, Setting]]:
+def _settings(posterior: Any, quick: bool) -> dict[str, tuple[Any, _Setting]]:
     """The samplers and their runs; `quick` ones are far too short to pass."""
-    slow = {"SGLD": Setting(64, 14_000, 500, 110), "BAOAB": Setting(256, 3_000, 500, 26)}
-    short = {"SGLD": Setting(64, 200, 10, 20), "BAOAB": Setting(256, 200, 10, 20)}
+    slow = {"SGLD": _Setting(64, 14_000, 500, 110), "BAOAB": _Setting(256, 3_000, 500, 26)}
+    short = {"SGLD": _Setting(64, 200, 10, 20), "BAOAB": _Setting(256, 200, 10, 20)}
     chosen = short if quick else slow
     return {
         "SGLD": (sgmcmc.sgld(posterior, 1e-4), chosen["SGLD"]),
@@ -249,8 +245,8 @@ def settings(posterior: Any, quick: bool) -> dict[str, tuple[Any, Setting]]:
     }
 
 
-def run_sampler(
-    key: jax.Array, kernel: Any, model: Any, data: Digits, setting: Setting, progress: bool
+def _run_sampler(
+    key: jax.Array, kernel: Any, model: Any, data: Digits, setting: _Setting, progress: bool
 ) -> tuple[Any, float]:
     began = time.perf_counter()
     run = sgmcmc.sample(key, kernel, model.init, data.train, progress=progress, **setting._asdict())
@@ -258,6 +254,11 @@ def run_sampler(
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Fits, samples, judges, prints the table and draws; 1 if something asked is missed.
+
+    Args:
+        arguments: those of the command line, `sys.argv[1:]` by default.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder for pictures")
     parser.add_argument("--seed", type=int, default=0)
@@ -270,24 +271,32 @@ def main(arguments: list[str] | None = None) -> int:
     posterior = model.posterior(len(data.train[0]))
     keys = jax.random.split(jax.random.key(given.seed), 3)
     print(f"digits: {len(data.train[0])} to train on, {len(data.clean[0])} to test; MLP {SIZES}")
-    kernels = settings(posterior, given.quick)
+    kernels = _settings(posterior, given.quick)
     _, first = kernels["SGLD"]
     steps = first.num_burnin + first.num_samples * first.thinning
-    draws, seconds = fit_map(keys[0], model, data.train, steps)
-    mode, ensemble = judge_map(model, draws, data, seconds)
+    draws, seconds = _fit_map(keys[0], model, data.train, steps)
+    mode, ensemble = _judge_map(model, draws, data, seconds)
     judged = {}
     for key, (name, (kernel, setting)) in zip(keys[1:], kernels.items(), strict=True):
-        run, seconds = run_sampler(key, kernel, model, data, setting, not given.no_progress)
-        judged[name] = judge_run(name, model, run, data, seconds)
+        run, seconds = _run_sampler(key, kernel, model, data, setting, not given.no_progress)
+        judged[name] = _judge_run(name, model, run, data, seconds)
     rows = [mode.row, ensemble.row, *(one.row for one in judged.values())]
-    print("\n" + table(rows))
-    print("R̂ and ESS are of the test labels' probabilities; conf is that on random pixels.")
-    pictures = plot({"MAP": mode, **judged}, given.output)
+    print("\n" + _table(rows).to_string(float_format="{:.3g}".format, na_rep="–"))
+    print(
+        "r_hat (95%) and ESS are of the test labels' probabilities; confidence is that on random "
+        "pixels; norm is |θ|²/(d s²)."
+    )
+    pictures = _plot({"MAP": mode, **judged}, given.output)
     print(f"pictures: {', '.join(map(str, pictures))}; {time.perf_counter() - began:.0f} s in all")
-    missed = failures(mode.row, rows[2:])
+    missed = _failures(mode.row, rows[2:])
     for line in missed:
         print(f"MISSED {line}", file=sys.stderr)
     return 1 if missed else 0
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__
 
 
 if __name__ == "__main__":

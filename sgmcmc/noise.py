@@ -30,13 +30,21 @@ in the step that consumes, or one step ahead.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
+from jaxtyping import Float, UInt32
+
+from sgmcmc.types import NoiseKind, PyTree
+
+__all__ = [
+    "KINDS",
+    "draw",
+    "to_tree",
+]
 
 KINDS = ("gaussian", "fast")
 
@@ -60,7 +68,9 @@ _PARTITIONABLE = "jax_threefry_partitionable"
 _LANES = 128
 
 
-def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
+def draw(
+    rng_key: Array, like: PyTree, count: int, kind: NoiseKind
+) -> Float[Array, "rows d"] | UInt32[Array, "rows w"]:
     """Draw all random numbers of one step for a pytree, with one call of the generator.
 
     Args:
@@ -95,7 +105,7 @@ def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
     raise ValueError(f"noise must be one of {', '.join(map(repr, KINDS))}; got noise={kind!r}")
 
 
-def to_tree(row: Array, like: Any) -> Any:
+def to_tree(row: Array, like: PyTree) -> PyTree:
     """Turn one row of ``draw`` into a pytree of independent variables (mean 0, variance 1).
 
     Args:
@@ -132,7 +142,7 @@ def to_tree(row: Array, like: Any) -> Any:
     return jax.tree.unflatten(treedef, out)
 
 
-def _float_dtype(leaf: Any) -> DTypeLike:
+def _float_dtype(leaf: Array) -> DTypeLike:
     dtype = jnp.result_type(leaf)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"noise is for floating leaves only; got a leaf of dtype {dtype}")
@@ -143,7 +153,7 @@ def _float_dtype(leaf: Any) -> DTypeLike:
 
 
 @partial(jax.jit, static_argnums=(1, 2), inline=True)
-def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Array, "rows d"]:
     """Exactly ``jax.random.normal(rng_key, shape, dtype)``."""
     if dtype != jnp.float32 or not _write_out(rng_key, shape):
         return jax.random.normal(rng_key, shape, dtype)
@@ -160,7 +170,7 @@ def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
 
 
 @partial(jax.jit, static_argnums=1, inline=True)
-def _bits(rng_key: Array, shape: tuple[int, int]) -> Array:
+def _bits(rng_key: Array, shape: tuple[int, int]) -> UInt32[Array, "rows w"]:
     """Exactly ``jax.random.bits(rng_key, shape, jnp.uint32)``."""
     if not _write_out(rng_key, shape):
         return jax.random.bits(rng_key, shape, jnp.uint32)
@@ -267,3 +277,8 @@ def _standardise(words: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Arra
     for coefficient in _POLYNOMIAL[-2::-1]:
         value = value * square + coefficient
     return (x * value).reshape(shape).astype(dtype)
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

@@ -11,7 +11,7 @@ with a leading axis, and pools numerators and denominators before it divides.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -21,13 +21,30 @@ from jax.flatten_util import ravel_pytree
 from sgmcmc import _tree as trees
 from sgmcmc.types import Array, PyTree
 
+__all__ = [
+    "Covariance",
+    "Mean",
+    "Reducer",
+    "covariance",
+    "mean",
+    "predictive_mean",
+]
+
 
 class Reducer(Protocol):
     """What a reducer offers."""
 
-    def init(self, position: PyTree) -> PyTree: ...
-    def update(self, state: PyTree, position: PyTree, weight: Array) -> PyTree: ...
-    def result(self, states: PyTree) -> Any: ...
+    def init(self, position: PyTree) -> PyTree:
+        """The state before the first draw; of `position` only shapes and dtypes matter."""
+        ...
+
+    def update(self, state: PyTree, position: PyTree, weight: Array) -> PyTree:
+        """The state after one more draw of one chain, of weight () ≥ 0."""
+        ...
+
+    def result(self, states: PyTree) -> PyTree:
+        """The statistic; each leaf of `states` has a leading axis of chains."""
+        ...
 
 
 class _Moments(NamedTuple):
@@ -41,19 +58,22 @@ class _Moments(NamedTuple):
 class Mean(eqx.Module):
     """Σ w f(θ) / Σ w over all chains; see `mean` and `predictive_mean`."""
 
-    function: Callable[..., Any] | None = None
+    function: Callable[..., PyTree] | None = None
 
     def init(self, position: PyTree) -> _Moments:
+        """Moments of no draw: zeros of the shape of f(position)."""
         value = self._value(position)
         return _Moments(jnp.zeros((), trees.accumulator_dtype(value)), trees.zeros_like(value), ())
 
     def update(self, state: _Moments, position: PyTree, weight: Array) -> _Moments:
+        """Moments with one more draw, of weight () ≥ 0."""
         total = state.weight + weight.astype(state.weight.dtype)
         share = _share(weight, total)
         move = lambda m, v: m + share.astype(m.dtype) * (v - m)  # noqa: E731
         return _Moments(total, jax.tree.map(move, state.mean, self._value(position)), ())
 
     def result(self, states: _Moments) -> PyTree:
+        """The mean of f(θ) over the draws of all chains."""
         return _pooled_mean(states)
 
     def _value(self, position: PyTree) -> PyTree:
@@ -64,16 +84,18 @@ class Mean(eqx.Module):
 class Covariance(eqx.Module):
     """Weighted mean and covariance of f(θ); see `covariance`."""
 
-    function: Callable[..., Any] | None = None
+    function: Callable[..., PyTree] | None = None
     diagonal: bool = eqx.field(static=True, default=False)
 
     def init(self, position: PyTree) -> _Moments:
+        """Moments of no draw: zeros of the shape of f(position)."""
         value = self._value(position)
         d = value.shape[0]
         deviations = jnp.zeros((d,) if self.diagonal else (d, d), value.dtype)
         return _Moments(jnp.zeros((), value.dtype), jnp.zeros_like(value), deviations)
 
     def update(self, state: _Moments, position: PyTree, weight: Array) -> _Moments:
+        """Moments with one more draw, of weight () ≥ 0."""
         # West (1979): stable, and independent of where chunks end.
         value, weight = self._value(position), weight.astype(state.weight.dtype)
         total = state.weight + weight
@@ -84,6 +106,7 @@ class Covariance(eqx.Module):
         return _Moments(total, mean, state.deviations + weight * product)
 
     def result(self, states: _Moments) -> tuple[Array, Array]:
+        """The mean (d,), and the covariance (d, d) or, if `diagonal`, the variances (d,)."""
         mean, total = _pooled_mean(states), jnp.sum(states.weight)
         offset = states.mean - mean
         between = offset**2 if self.diagonal else jnp.einsum("ci,cj->cij", offset, offset)
@@ -117,7 +140,7 @@ def predictive_mean(predict: Callable[[PyTree, PyTree], Array], x: PyTree) -> Me
     return Mean(jax.tree_util.Partial(_probabilities, trees.as_callable(predict, "predict"), x))
 
 
-def _probabilities(predict: Callable[..., Any], x: PyTree, params: PyTree) -> Array:
+def _probabilities(predict: Callable[..., PyTree], x: PyTree, params: PyTree) -> Array:
     return jax.nn.softmax(predict(params, x), axis=-1)
 
 
@@ -134,3 +157,8 @@ def _pooled_mean(states: _Moments) -> PyTree:
         return jnp.sum(weight * means, axis=0) / total.astype(means.dtype)
 
     return jax.tree.map(pool, states.mean)
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

@@ -8,12 +8,28 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
+from jaxtyping import Bool, Float, Int
+
+__all__ = [
+    "Array",
+    "Batch",
+    "Batches",
+    "Blocks",
+    "ClockState",
+    "Info",
+    "Key",
+    "PyTree",
+    "State",
+    "as_batch",
+]
 
 Array: TypeAlias = jax.Array
 
 PyTree: TypeAlias = Any
 
 Key: TypeAlias = jax.Array
+
+NoiseKind: TypeAlias = Literal["gaussian", "fast"]
 # Which streams of batches an estimator or a kernel bears: any; all data every step; batches that
 # are independent of all before; or those whose blocks have the same law read backwards.
 Batches: TypeAlias = Literal["any", "all data", "independent", "reversible"]
@@ -32,9 +48,9 @@ class Batch(NamedTuple):
     """
 
     data: PyTree
-    index: Array | None = None  # type: ignore[assignment]  # hides tuple.index
-    mask: Array | None = None
-    share: Array | None = None
+    index: Int[Array, " n"] | None = None  # type: ignore[assignment]  # hides tuple.index
+    mask: Bool[Array, " n"] | None = None
+    share: Float[Array, ""] | None = None
 
 
 def as_batch(batch: PyTree) -> Batch | None:
@@ -59,7 +75,7 @@ class Blocks(NamedTuple):
 class ClockState(NamedTuple):
     """Steps made so far, int32 (), and what an adaptive clock remembers."""
 
-    count: Array  # type: ignore[assignment]  # hides tuple.count
+    count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count
     memory: PyTree = ()
 
 
@@ -97,12 +113,17 @@ class Info(NamedTuple):
     """
 
     position: PyTree
-    weight: Array
-    time: Array
-    energy: Array
-    gradient_norm: Array
-    kinetic_energy: Array
-    finite: Array
-    acceptance: Array | None = None
-    clipped: Array | None = None
-    elapsed: Array | None = None
+    weight: Float[Array, ""]
+    time: Float[Array, ""]
+    energy: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    kinetic_energy: Float[Array, ""]
+    finite: Bool[Array, ""]
+    acceptance: Float[Array, ""] | None = None
+    clipped: Float[Array, ""] | None = None
+    elapsed: Float[Array, ""] | None = None
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

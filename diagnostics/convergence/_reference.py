@@ -11,44 +11,38 @@ draws, with the run's weights (`sgmcmc.diagnostics.statistics`).
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
-from sgmcmc.diagnostics._draws import Draws, read
+from sgmcmc.diagnostics._draws import Draws, RunLike, read
+from sgmcmc.diagnostics._tables import Tabular, frame, number, worst
 from sgmcmc.diagnostics.convergence import _rows as rows
 from sgmcmc.diagnostics.convergence._statistics import statistics
 from sgmcmc.types import PyTree
 
-CELL = 11
-
-COLUMNS = ("mean_error", "mean_error_mcse", "sd_ratio", "sd_ratio_mcse", "rhat")
-
-HEADERS = {"mean_error": "error/sd", "mean_error_mcse": "±", "sd_ratio": "sd ratio",
-           "sd_ratio_mcse": "±"}  # fmt: skip
+if TYPE_CHECKING:
+    import pandas
 
 
-@dataclass(frozen=True, eq=False)
-class ReferenceComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class ReferenceComparison(Tabular):
     """One row a scalar of the reference.
 
     Attributes:
-        names: of the rows, as `beta[0]`; indices count from 0.
-        table: column name -> (rows,) array: mean, sd, reference_mean, reference_sd;
-            mean_error (m − m_ref)/s_ref and sd_ratio s/s_ref, with mean_error_mcse and
-            sd_ratio_mcse, their Monte Carlo standard errors; rhat of the run, without which
-            an MCSE means little.
+        table: `pandas.DataFrame`, its index the scalars, as `beta[0]` (from 0), its columns
+            mean, sd, reference_mean, reference_sd; mean_error (m − m_ref)/s_ref and sd_ratio
+            s/s_ref, with mean_error_mcse and sd_ratio_mcse, their Monte Carlo standard errors;
+            r_hat of the run, without which an MCSE means little. Not rounded.
         notes: dropped chains, variables of the run without a reference.
         num_chains, num_draws: of the run.
     """
 
-    names: tuple[str, ...]
-    table: Mapping[str, np.ndarray]
+    table: pandas.DataFrame
     notes: tuple[str, ...]
     num_chains: int
     num_draws: int
@@ -65,8 +59,7 @@ class ReferenceComparison:
                 "mean_error_mcse": self.table["mean_error_mcse"],
                 "sd_ratio_mcse": self.table["sd_ratio_mcse"],
             }
-        at = {c: int(np.argmax(np.where(np.isnan(v), np.inf, v))) for c, v in distance.items()}
-        return {c: (self.names[i], float(self.table[c][i])) for c, i in at.items()}
+        return {column: worst(self.table, column, far) for column, far in distance.items()}
 
     def passed(
         self,
@@ -91,51 +84,26 @@ class ReferenceComparison:
 
     def to_dict(self) -> dict[str, dict[str, float]]:
         """{row: {column: value}}, plain floats, ready for JSON."""
-        return {
-            name: {column: float(values[i]) for column, values in self.table.items()}
-            for i, name in enumerate(self.names)
-        }
-
-    def __repr__(self) -> str:
-        width = max(8, *(len(name) for name in self.names))
-        lines = [self._title(), "", " " * width + "".join(f"{h:>{CELL}}" for h in _headers())]
-        for i, name in enumerate(self.names):
-            lines.append(f"{name:<{width}}" + "".join(f"{x:>{CELL}}" for x in self._cells(i)))
-        return "\n".join([*lines, "", *self._footer()])
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{h}</th>" for h in ["", *_headers()])
-        body = "".join(
-            f"<tr><th>{html.escape(name)}</th>"
-            + "".join(f"<td>{x}</td>" for x in self._cells(i))
-            + "</tr>"
-            for i, name in enumerate(self.names)
-        )
-        footer = "<br>".join(html.escape(line) for line in self._footer())
-        return (
-            f"<p>{self._title()}</p><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table><p>{footer}</p>"
-        )
+        return self.table.to_dict("index")
 
     def _title(self) -> str:
         return f"{self.num_chains} chains × {self.num_draws} draws against a reference"
 
-    def _cells(self, i: int) -> list[str]:
-        return [_text(self.table[column][i]) for column in COLUMNS]
+    def _columns(self) -> list[str]:
+        return ["mean_error", "mean_error_mcse", "sd_ratio", "sd_ratio_mcse", "r_hat"]
 
-    def _footer(self) -> list[str]:
-        worst = self.worst
-        lines = [
-            f"worst {HEADERS[column]}: {_text(worst[column][1])} ({worst[column][0]})"
-            for column in ("mean_error", "sd_ratio")
-        ]
+    def _lines(self) -> list[str]:
+        lines = []
+        for column in ("mean_error", "sd_ratio"):
+            name, value = self.worst[column]
+            lines.append(f"worst {column}: {number(value)} ({name})")
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
 
 def compare_to_reference(
-    run: Any,
-    draws: Mapping[str, Any],
-    transform: Callable[[PyTree], Mapping[str, Any]] | None = None,
+    run: RunLike,
+    draws: Mapping[str, ArrayLike],
+    transform: Callable[[PyTree], Mapping[str, ArrayLike]] | None = None,
 ) -> ReferenceComparison:
     """Means and standard deviations of a run beside those of reference draws.
 
@@ -178,17 +146,15 @@ def compare_to_reference(
         ours.append(_moments(listed.values, sampled.weights))
         theirs.append(_moments(rows.entries({name: reference}).values, None))
     table = _table(*(np.concatenate(part, axis=1) for part in (ours, theirs)))
-    for column in table.values():
-        column.setflags(write=False)
     unused = [name for name in values if name not in draws]
     notes = (f"not in the reference: {', '.join(unused)}",) if unused else ()
     num_chains, num_draws = sampled.weights.shape
-    return ReferenceComparison(
-        tuple(names), MappingProxyType(table), (*sampled.notes, *notes), num_chains, num_draws
-    )
+    return ReferenceComparison(frame(table, names), (*sampled.notes, *notes), num_chains, num_draws)
 
 
-def _values(draws: Draws, transform: Any) -> dict[str, np.ndarray]:
+def _values(
+    draws: Draws, transform: Callable[[PyTree], Mapping[str, ArrayLike]] | None
+) -> dict[str, np.ndarray]:
     """The run's values by name, [chain, draw, …]."""
     if transform is None:
         return rows.named(draws.values, "theta")
@@ -200,7 +166,7 @@ def _values(draws: Draws, transform: Any) -> dict[str, np.ndarray]:
     return rows.named(dict(transformed), "")
 
 
-def _reference(name: str, array: Any, values: Mapping[str, np.ndarray]) -> np.ndarray:
+def _reference(name: str, array: ArrayLike, values: Mapping[str, np.ndarray]) -> np.ndarray:
     """The reference's draws of `name`, checked, as [chain, draw, …]."""
     if name not in values:
         raise ValueError(f"draws: the run has no {name!r}; it has {', '.join(values)}")
@@ -228,16 +194,12 @@ def _reference(name: str, array: Any, values: Mapping[str, np.ndarray]) -> np.nd
 
 def _moments(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """(5, rows): mean, sd, the standard error of each, R̂, of [chain, draw, row]."""
-    first = statistics(values, weights)
-    squares = (values - first["mean"]) ** 2
-    second = statistics(squares, weights)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sd_error = second["mcse"] / (2 * first["sd"])
-    return np.stack([first["mean"], first["sd"], first["mcse"], sd_error, first["rhat"]])
+    found = statistics(values, weights)
+    return np.stack([found[name] for name in ("mean", "sd", "mcse_mean", "mcse_sd", "r_hat")])
 
 
 def _table(ours: np.ndarray, theirs: np.ndarray) -> dict[str, np.ndarray]:
-    mean, sd, mean_se, sd_se, rhat = ours
+    mean, sd, mean_se, sd_se, r_hat = ours
     mean_ref, sd_ref, mean_se_ref, sd_se_ref, _ = theirs
     ratio = sd / sd_ref
     return {
@@ -249,13 +211,5 @@ def _table(ours: np.ndarray, theirs: np.ndarray) -> dict[str, np.ndarray]:
         "mean_error_mcse": np.hypot(mean_se, mean_se_ref) / sd_ref,
         "sd_ratio": ratio,
         "sd_ratio_mcse": np.hypot(sd_se, ratio * sd_se_ref) / sd_ref,
-        "rhat": rhat,
+        "r_hat": r_hat,
     }
-
-
-def _headers() -> list[str]:
-    return [HEADERS.get(column, column) for column in COLUMNS]
-
-
-def _text(value: float) -> str:
-    return f"{value:.3g}"

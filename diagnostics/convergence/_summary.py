@@ -2,105 +2,70 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
-from sgmcmc.diagnostics._draws import Draws, read
+from sgmcmc.diagnostics._draws import Draws, RunLike, read
+from sgmcmc.diagnostics._tables import Tabular, frame, number, worst
 from sgmcmc.diagnostics.convergence import _rows as rows
 from sgmcmc.diagnostics.convergence._statistics import kish_efficiency, statistics
-from sgmcmc.types import PyTree
+from sgmcmc.types import Array, PyTree
 
-ROWS_SHOWN = 12
-
-CELL = 11
-
-HEADERS = {"ess_per_second": "ess/s", "ess_per_gradient": "ess/grad"}
+if TYPE_CHECKING:
+    import pandas
 
 
-@dataclass(frozen=True, eq=False)
-class Summary:
+@dataclass(frozen=True, eq=False, repr=False)
+class Summary(Tabular):
     """One row a quantity.
 
     Attributes:
-        names: of the rows, as `0/weight[3,5]` or `prediction[7]`.
-        table: column name -> (rows,) array: mean, sd, mcse, ess_bulk, ess_tail, rhat, and,
-            where the run knows them, ess_per_second and ess_per_gradient (bulk ESS over
-            seconds of sampling, and over gradient evaluations of all chains, burn-in
-            included).
+        table: `pandas.DataFrame`, its index the quantities, as `0/weight[3,5]` or
+            `prediction[7]`, its columns by ArviZ's names: mean, sd, ess_bulk, ess_tail, r_hat,
+            mcse_mean, mcse_sd; and, where the run knows them, ess_per_second and
+            ess_per_gradient (bulk ESS over seconds of sampling, and over gradient evaluations
+            of all chains, burn-in included). Not rounded.
         notes: dropped chains, rows left out, unequal weights, quantities without an R̂.
         num_chains, num_draws: what the figures rest on.
     """
 
-    names: tuple[str, ...]
-    table: Mapping[str, np.ndarray]
+    table: pandas.DataFrame
     notes: tuple[str, ...]
     num_chains: int
     num_draws: int
 
-    def __repr__(self) -> str:
-        width = max(8, *(len(name) for name in self._shown()))
-        lines = [f"Summary of {self.num_chains} chains × {self.num_draws} draws", ""]
-        lines.append(" " * width + "".join(f"{h:>{CELL}}" for h in self._headers()))
-        for row, name in enumerate(self._shown()):
-            cells = "".join(f"{_text(v[row]):>{CELL}}" for v in self.table.values())
-            lines.append(f"{name:<{width}}{cells}")
-        return "\n".join([*lines, "", *self._footer()])
+    def _title(self) -> str:
+        return f"Summary of {self.num_chains} chains × {self.num_draws} draws"
 
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in ["", *self._headers()])
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}</th>"
-            + "".join(f"<td>{_text(v[row])}</td>" for v in self.table.values())
-            + "</tr>"
-            for row, name in enumerate(self._shown())
-        )
-        title = f"Summary of {self.num_chains} chains × {self.num_draws} draws"
-        footer = "<br>".join(html.escape(line) for line in self._footer())
-        return (
-            f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<p>{footer}</p>"
-        )
-
-    def _headers(self) -> list[str]:
-        return [HEADERS.get(column, column) for column in self.table]
-
-    def _shown(self) -> tuple[str, ...]:
-        return self.names[:ROWS_SHOWN]
-
-    def _footer(self) -> list[str]:
+    def _lines(self) -> list[str]:
         lines = []
-        if len(self.names) > ROWS_SHOWN:
-            lines.append(f"… {len(self.names) - ROWS_SHOWN} more rows in .table")
-        for column, worst, share in (
-            ("rhat", np.nanargmax, 0.95),
-            ("ess_bulk", np.nanargmin, 0.05),
-        ):
-            values = self.table[column]
-            if np.any(np.isfinite(values)):
-                at = worst(values)
+        for column, sign, share in (("r_hat", 1, 0.95), ("ess_bulk", -1, 0.05)):
+            known = self.table[np.isfinite(self.table[column])]
+            if len(known):
+                name, value = worst(known, column, sign * known[column])
+                quantile = known[column].quantile(share)
                 lines.append(
-                    f"worst {column}: {values[at]:.4g} ({self.names[at]}); "
-                    f"{share:.0%} quantile {np.nanquantile(values, share):.4g}"
+                    f"worst {column}: {number(value)} ({name}); "
+                    f"{share:.0%} quantile {number(quantile)}"
                 )
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
 
 def summary(
-    run: Any,
+    run: RunLike,
     var_names: Iterable[str] | None = None,
     *,
-    functions: Mapping[str, Callable[[PyTree], Any]] | None = None,
-    predict: Callable[[PyTree, Any], Any] | None = None,
-    x: Any = None,
-    y: Any = None,
+    functions: Mapping[str, Callable[[PyTree], Array]] | None = None,
+    predict: Callable[[PyTree, PyTree], Array] | None = None,
+    x: PyTree = None,
+    y: ArrayLike | None = None,
     max_rows: int | None = 1000,
 ) -> Summary:
-    """Mean, sd, MCSE, ESS and R̂ of parameters, of functions of them, and of predictions.
+    """Mean, sd, ESS, R̂ and MCSE of parameters, of functions of them, and of predictions.
 
     The weights of a network are not identified (units can be swapped), so its chains are
     judged by its predictions on held-out points and by functions such as |θ|².
@@ -126,7 +91,7 @@ def summary(
         >>> class Run:
         ...     draws = np.random.default_rng(0).normal(size=(4, 500, 2))
         ...     weights = np.ones((4, 500))
-        >>> bool(summary(Run).table["rhat"].max() < 1.02)
+        >>> bool(summary(Run).table["r_hat"].max() < 1.02)
         True
     """
     draws = read(run)
@@ -148,12 +113,9 @@ def summary(
         table["ess_per_second"] = table["ess_bulk"] / draws.wall_time
     if draws.gradient_evaluations:
         table["ess_per_gradient"] = table["ess_bulk"] / draws.gradient_evaluations
-    for column in table.values():
-        column.setflags(write=False)
     num_chains, num_draws = draws.weights.shape
     return Summary(
-        listed.names,
-        MappingProxyType(table),
+        frame(table, listed.names),
         (*draws.notes, *listed.notes, *_weight_notes(draws), *_value_notes(listed.values)),
         num_chains,
         num_draws,
@@ -176,7 +138,3 @@ def _value_notes(values: np.ndarray) -> list[str]:
     if constant.any():
         notes.append(f"{int(constant.sum())} quantities never change: no R̂")
     return notes
-
-
-def _text(value: float) -> str:
-    return f"{value:.4g}"

@@ -13,7 +13,6 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,6 +28,7 @@ from sgmcmc._tree import leading_axis
 from sgmcmc.diagnostics.convergence._statistics import statistics
 from sgmcmc.diagnostics.learning._record import LearningCoefficient, complaints
 from sgmcmc.kernels import _base as base
+from sgmcmc.kernels._base import AbstractKernel
 from sgmcmc.kernels._euler import sgld
 from sgmcmc.sampling._run import Run
 from sgmcmc.sampling._sample import sample
@@ -49,7 +49,7 @@ def learning_coefficient(
     step_size: float | None = None,
     num_burnin: int | None = None,
     thinning: int | None = None,
-    kernel: Callable[..., Any] = sgld,
+    kernel: Callable[..., AbstractKernel] = sgld,
     evaluation_data: PyTree = None,
     chain_method: str = "auto",
     progress: bool = False,
@@ -114,7 +114,7 @@ def measure(
     step_size: float | None = None,
     num_burnin: int | None = None,
     thinning: int | None = None,
-    kernel: Callable[..., Any] = sgld,
+    kernel: Callable[..., AbstractKernel] = sgld,
     evaluation_data: PyTree = None,
     chain_method: str = "auto",
     progress: bool = False,
@@ -178,7 +178,7 @@ def _result(
         estimate=float(per_chain[kept].mean()),
         standard_error=float(per_chain[kept].std(ddof=1) / root),
         per_chain=per_chain,
-        rhat=float(statistics(trace[kept], run.weights[kept])["rhat"]),
+        r_hat=float(statistics(trace[kept], run.weights[kept])["r_hat"]),
         drift=float(drifts.mean()),
         drift_error=float(drifts.std(ddof=1) / root),
         trace=trace,
@@ -234,7 +234,12 @@ def _at_start(
 
 
 def _check(
-    posterior: Any, num_chains: Any, num_steps: Any, localization: Any, beta: Any, data: PyTree
+    posterior: object,
+    num_chains: object,
+    num_steps: object,
+    localization: float | Array,
+    beta: float | Array | None,
+    data: PyTree,
 ) -> None:
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
@@ -259,7 +264,7 @@ def _check(
         )
 
 
-def _check_temperature(sampler: Any) -> None:
+def _check_temperature(sampler: AbstractKernel) -> None:
     base.require_kernel(sampler)
     value = sampler.numbers().get("temperature", 1.0)
     if value != 1:

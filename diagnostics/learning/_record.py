@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +32,7 @@ class LearningCoefficient:
         estimate: λ̂, the mean over the chains that stayed finite.
         standard_error: of it, from the spread between those chains.
         per_chain: [chain], NaN for chains that were lost.
-        rhat: split R̂ of the loss trace over the chains that were kept.
+        r_hat: split R̂ of the loss trace over the chains that were kept.
         drift: λ̂ of the draws' second half less that of the first.
         drift_error: its standard error between chains.
         trace: [chain, draw], nβ (L_n(w_t) − L_n(w*)); its mean is λ̂.
@@ -46,7 +50,7 @@ class LearningCoefficient:
     estimate: float
     standard_error: float
     per_chain: np.ndarray
-    rhat: float
+    r_hat: float
     drift: float
     drift_error: float
     trace: np.ndarray
@@ -62,7 +66,7 @@ class LearningCoefficient:
     run: Run
     warnings: tuple[str, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """The running mean of each chain's trace, and λ̂. Returns the matplotlib axes."""
         ax = new_axes(ax)
         length = np.arange(1, self.trace.shape[1] + 1)
@@ -73,7 +77,7 @@ class LearningCoefficient:
         ax.legend()
         return ax
 
-    def plot_trace(self, ax: Any = None) -> Any:
+    def plot_trace(self, ax: Axes | None = None) -> Axes:
         """nβ (L_n(w_t) − L_n(w*)) of every chain, draw by draw. Returns the matplotlib axes."""
         ax = new_axes(ax)
         ax.plot(self.trace.T, lw=0.4, alpha=0.5)
@@ -87,7 +91,7 @@ class LearningCoefficient:
         return (
             f"LearningCoefficient {self.estimate:.4g} ± {self.standard_error:.2g} "
             f"({np.isfinite(self.per_chain).sum()} of {len(self.per_chain)} chains, "
-            f"R̂ {self.rhat:.3f}, drift {self.drift:.2g} ± {self.drift_error:.2g})\n"
+            f"R̂ {self.r_hat:.3f}, drift {self.drift:.2g} ± {self.drift_error:.2g})\n"
             f"  nβ {self.nbeta:.4g}, localization {self.localization:.3g}, step {step}, "
             f"loss {self.loss:.4g}, {self.share_below:.1%} of draws below it"
         )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,6 +20,7 @@ from sgmcmc import _checks as checks
 from sgmcmc._checks import check_range
 from sgmcmc._posterior import Posterior
 from sgmcmc.diagnostics._plots import new_axes
+from sgmcmc.diagnostics._tables import Tabular, frame
 from sgmcmc.diagnostics.learning._coefficient import measure
 from sgmcmc.diagnostics.learning._record import (
     LARGEST_FALL,
@@ -24,6 +30,9 @@ from sgmcmc.diagnostics.learning._record import (
     drifts,
 )
 from sgmcmc.types import Key, PyTree
+
+if TYPE_CHECKING:
+    import pandas
 
 # What changes in turn, what its failure is called, and the direction in which its bias falls.
 AXES = ("step_size", "localization", "inverse_temperature", "batch_size")
@@ -35,12 +44,15 @@ BIAS_FALLS = (-1, -1, 1, 1)
 # Changes that are allowed, as shares of λ̂ (of the step: when it is halved), or in errors.
 CHANGES, ERRORS = (0.02, 0.05, 0.05, 0.05), 3.0
 
-LARGEST_ERROR, LARGEST_RHAT = 0.025, 1.1
+LARGEST_ERROR, LARGEST_R_HAT = 0.025, 1.1
+
+# What the table takes from a cell's `LearningCoefficient`.
+FIELDS = ("estimate", "standard_error", "r_hat", "drift", "share_below")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class LearningSweep:
-    """What `learning_sweep` returns. Arrays are [step, localization, temperature, batch].
+class LearningSweep(Tabular):
+    """What `learning_sweep` returns.
 
     A cell's verdict is the first of these that applies:
 
@@ -59,38 +71,41 @@ class LearningSweep:
     other side. An axis of one value is not looked at.
 
     Attributes:
+        table: `pandas.DataFrame`, a row a cell, its index the cell's step_size, localization,
+            inverse_temperature and batch_size ("all" where that is None), ascending. Its
+            columns: estimate, standard_error, r_hat, drift, share_below (NaN where a cell has
+            none); verdict, one of the words above; change_step_size and so on, changes along
+            each axis over what is allowed (NaN: not looked at). Not rounded.
         axes: {argument: its values, ascending}.
-        estimate, standard_error, rhat, drift, share_below: of each cell, NaN where it has none.
-        verdict: of each cell, one of the words above.
-        change: with a leading axis of four, changes over what is allowed; NaN: not looked at.
-        cells: each cell's `LearningCoefficient`, or None.
+        cells: each cell's `LearningCoefficient`, or None:
+            [step, localization, temperature, batch].
     """
 
+    table: pandas.DataFrame
     axes: dict[str, tuple[Any, ...]]
-    estimate: np.ndarray
-    standard_error: np.ndarray
-    rhat: np.ndarray
-    drift: np.ndarray
-    share_below: np.ndarray
-    verdict: np.ndarray
-    change: np.ndarray
     cells: np.ndarray
+
+    def grid(self, column: str) -> np.ndarray:
+        """A column of the table as [step, localization, temperature, batch]."""
+        return self.table[column].to_numpy().reshape(self.cells.shape)
 
     @property
     def stable(self) -> np.ndarray:
-        """Where the verdict is "stable"."""
-        return self.verdict == "stable"
+        """Where the verdict is "stable": [step, localization, temperature, batch]."""
+        return self.grid("verdict") == "stable"
 
     @property
     def best(self) -> LearningCoefficient | None:
         """Of the stable cells the one of the smallest standard error; None where there is none."""
         if not self.stable.any():
             return None
-        errors = np.where(self.stable, self.standard_error, np.inf)
+        errors = np.where(self.stable, self.grid("standard_error"), np.inf)
         best: LearningCoefficient = self.cells[np.unravel_index(np.argmin(errors), errors.shape)]
         return best
 
-    def plot(self, ax: Any = None, *, inverse_temperature: int = -1, batch_size: int = -1) -> Any:
+    def plot(
+        self, ax: Axes | None = None, *, inverse_temperature: int = -1, batch_size: int = -1
+    ) -> Axes:
         """λ̂ over step and localization, each cell with its error and its verdict.
 
         `inverse_temperature` and `batch_size` are positions on their axes. Returns the
@@ -99,44 +114,36 @@ class LearningSweep:
         ax = new_axes(ax)
         seen = np.s_[:, :, inverse_temperature, batch_size]
         values, errors, verdicts = (
-            x[seen] for x in (self.estimate, self.standard_error, self.verdict)
+            self.grid(column)[seen] for column in ("estimate", "standard_error", "verdict")
         )
         ax.imshow(np.ma.masked_invalid(values), aspect="auto", origin="lower", cmap="viridis")
         for at in np.ndindex(values.shape):
             text = f"{values[at]:.3g} ± {errors[at]:.1g}\n{verdicts[at]}"
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
             weight = "bold" if verdicts[at] == "stable" else "normal"
-            ax.text(*at[::-1], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box)
+            ax.text(
+                at[1], at[0], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box
+            )
         steps, pulls = self.axes["step_size"], self.axes["localization"]
         ax.set_xticks(range(len(pulls)), [f"{x:.3g}" for x in pulls])
         ax.set_yticks(range(len(steps)), [f"{x:.3g}" for x in steps])
         ax.set(xlabel="localization ρ", ylabel="step_size h")
         return ax
 
-    def __repr__(self) -> str:
-        head = [*AXES, "estimate", "error", "R̂", "drift", "below", "verdict"]
-        rows = [head]
-        for at in np.ndindex(self.verdict.shape):
-            place = [
-                "all" if values[i] is None else f"{values[i]:.3g}"
-                for values, i in zip(self.axes.values(), at, strict=True)
-            ]
-            numbers = [f"{x[at]:.3g}" for x in (self.estimate, self.standard_error)]
-            numbers += [f"{self.rhat[at]:.3f}", f"{self.drift[at]:.2g}"]
-            rows.append([*place, *numbers, f"{self.share_below[at]:.0%}", str(self.verdict[at])])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = ["  ".join(x.rjust(w) for x, w in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([self._headline(), *lines])
-
-    def _headline(self) -> str:
-        count, total = int(self.stable.sum()), self.stable.size
-        others = [str(v) for v in self.verdict[~self.stable]]
-        most = max(sorted(set(others)), key=others.count) if others else ""
-        said = f"LearningSweep: {count} of {total} cells are stable"
-        if count:
-            values = self.estimate[self.stable]
+    def _title(self) -> str:
+        verdict = self.table["verdict"]
+        others = verdict[verdict != "stable"]
+        values = self.table["estimate"][verdict == "stable"]
+        said = f"LearningSweep: {len(values)} of {len(verdict)} cells are stable"
+        if len(values):
             said += f", λ̂ from {values.min():.4g} to {values.max():.4g}"
-        return said + (f"; elsewhere mostly {most!r}" if others else "")
+        return said + (f"; elsewhere mostly {others.mode()[0]!r}" if len(others) else "")
+
+    def _columns(self) -> list[str]:
+        return [*FIELDS, "verdict"]
+
+    def _lines(self) -> list[str]:
+        return []
 
 
 def learning_sweep(
@@ -198,12 +205,11 @@ def learning_sweep(
 
 def judge_cells(axes: dict[str, tuple[Any, ...]], cells: np.ndarray) -> LearningSweep:
     """The verdicts on a grid of estimates; see `LearningSweep`."""
-    names = ("estimate", "standard_error", "rhat", "drift", "share_below")
     fields = {
         name: np.array(
             [math.nan if c is None else getattr(c, name) for c in cells.ravel()]
         ).reshape(cells.shape)
-        for name in names
+        for name in FIELDS
     }
     own = np.array([_own_failure(c) for c in cells.ravel()], object).reshape(cells.shape)
     change = np.full((len(AXES), *cells.shape), np.nan)
@@ -228,7 +234,12 @@ def judge_cells(axes: dict[str, tuple[Any, ...]], cells: np.ndarray) -> Learning
             looked_at,
             fields["standard_error"][at] / abs(fields["estimate"][at]),
         )
-    return LearningSweep(axes, **fields, verdict=verdict, change=change, cells=cells)
+    columns = fields | {"verdict": verdict}
+    columns |= {f"change_{name}": values for name, values in zip(AXES, change, strict=True)}
+    labels = [["all" if v is None else v for v in values] for values in axes.values()]
+    places = zip(AXES, zip(*itertools.product(*labels), strict=True), strict=True)
+    columns = dict(places) | {name: values.ravel() for name, values in columns.items()}
+    return LearningSweep(frame(columns).set_index(list(AXES)), axes, cells)
 
 
 def _own_failure(found: LearningCoefficient | None) -> str:
@@ -240,7 +251,7 @@ def _own_failure(found: LearningCoefficient | None) -> str:
         return "minimum"
     if drifts(found):
         return "escape" if found.drift > 0 else "unsettled"
-    return "" if found.rhat <= LARGEST_RHAT else "unsettled"
+    return "" if found.r_hat <= LARGEST_R_HAT else "unsettled"
 
 
 def _beside(at: tuple[int, ...], axis: int, sound: np.ndarray) -> tuple[int, ...] | None:

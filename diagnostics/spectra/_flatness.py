@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -16,11 +16,15 @@ from sgmcmc import _tree as trees
 from sgmcmc import noise
 from sgmcmc._checks import check_range
 from sgmcmc._posterior import Posterior
+from sgmcmc.diagnostics._tables import Tabular, frame
 from sgmcmc.diagnostics.spectra._operator import Curvature
 from sgmcmc.diagnostics.spectra._record import NOTICE, Spectrum
 from sgmcmc.diagnostics.spectra._spectrum import curvature_of, spectrum
 from sgmcmc.local._entropy import LocalEntropy, LocalValue
 from sgmcmc.types import Array, Key, PyTree
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -45,7 +49,36 @@ class Flatness:
     local_entropy: LocalValue | None
 
     def __repr__(self) -> str:
-        return compare_flatness({"": self})
+        return repr(compare_flatness({"": self}))
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class FlatnessComparison(Tabular):
+    """What `compare_flatness` returns.
+
+    Attributes:
+        table: `pandas.DataFrame`, a row a network, its columns loss, trace, trace_error,
+            largest and lowest (eigenvalue), near_zero and near_zero_error (share of the
+            eigenvalues within `threshold` of 0), rise, rise_error; and, where one was asked
+            for, local_entropy and local_entropy_error (NaN where not). Not rounded.
+        width: σ of the perturbation behind `rise`.
+        threshold: of |λ|, behind `near_zero`.
+        notes: of which matrix, and what such a comparison does not say.
+    """
+
+    table: pandas.DataFrame
+    width: float
+    threshold: float
+    notes: tuple[str, ...]
+
+    def _title(self) -> str:
+        return (
+            f"Flatness of {len(self.table)}: near_zero |λ| < {self.threshold:g}, "
+            f"rise at σ = {self.width:g}"
+        )
+
+    def _lines(self) -> tuple[str, ...]:
+        return self.notes
 
 
 def flatness(
@@ -106,7 +139,7 @@ def flatness(
     )
 
 
-def compare_flatness(found: Mapping[str, Flatness]) -> str:
+def compare_flatness(found: Mapping[str, Flatness]) -> FlatnessComparison:
     """A table of several, one a row, and below it what such a comparison does not say.
 
     Args:
@@ -126,31 +159,25 @@ def compare_flatness(found: Mapping[str, Flatness]) -> str:
     if len(settings) > 1:
         raise ValueError(f"found: (width, threshold, curvature) differ: {sorted(settings)}")
     width, threshold, curvature = settings.pop()
-    long = max(len("network"), *map(len, found))
-    entropies = any(f.local_entropy is not None for f in found.values())
-    head = (
-        f"{'network':{long}}  {'loss':>9}  {'trace':>19}  {'largest':>9}  {'lowest':>9}  "
-        f"{f'|λ| < {threshold:g}':>15}  {f'rise at σ = {width:g}':>19}"
-    )
-    lines = [head + (f"  {'local entropy':>19}" if entropies else "")]
-    for name, one in found.items():
-        of = one.spectrum
-        share, error = of.share_within(threshold)
-        line = (
-            f"{name:{long}}  {one.loss:>9.4g}  {_with(of.trace, of.trace_error)}  "
-            f"{of.top[0]:>9.4g}  {of.lowest:>9.2g}  {f'{share:.1%} ± {error:.1%}':>15}  "
-            f"{_with(one.rise, one.rise_error)}"
-        )
-        if one.local_entropy is not None:
-            value = one.local_entropy
-            line += f"  {_with(float(value.value), float(value.standard_error))}"
-        lines.append(line)
-    name = "Gauss-Newton matrix" if curvature == "gauss_newton" else "Hessian"
-    return "\n".join([*lines, f"Spectra of the {name}. {NOTICE}"])
+    rows = [_row(one, threshold) for one in found.values()]
+    columns = {name: [row.get(name, np.nan) for row in rows] for row in rows for name in row}
+    matrix = "Gauss-Newton matrix" if curvature == "gauss_newton" else "Hessian"
+    notes = (f"Spectra of the {matrix}. {NOTICE}",)
+    return FlatnessComparison(frame(columns, list(found)), width, threshold, notes)
 
 
-def _with(value: float, error: float) -> str:
-    return f"{f'{value:.4g} ± {error:.2g}':>19}"
+def _row(one: Flatness, threshold: float) -> dict[str, float]:
+    of = one.spectrum
+    share, error = of.share_within(threshold)
+    row = {
+        "loss": one.loss, "trace": of.trace, "trace_error": of.trace_error,
+        "largest": of.top[0], "lowest": of.lowest, "near_zero": share, "near_zero_error": error,
+        "rise": one.rise, "rise_error": one.rise_error,
+    }  # fmt: skip
+    if one.local_entropy is not None:
+        row["local_entropy"] = float(one.local_entropy.value)
+        row["local_entropy_error"] = float(one.local_entropy.standard_error)
+    return row
 
 
 @eqx.filter_jit

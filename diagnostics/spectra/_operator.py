@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -62,6 +61,7 @@ class Curvature(eqx.Module):
         return own + self.factor * sum_over_blocks(energies, params, self.data, self.block_size)
 
     def of_block(self, vector: PyTree, block: PyTree) -> PyTree:
+        """Σ_{i in block} C_i v."""
         if self.kind == "gauss_newton":
             return gauss_newton_product(self.posterior, self.params, vector, block)
         energy = lambda p: jnp.sum(self.posterior.example_potentials(p, block))  # noqa: E731
@@ -88,7 +88,7 @@ def gauss_newton_product(
 
 def outputs_and_likelihood(
     posterior: Posterior, data: PyTree
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """(f, predict) of a log likelihood that is `Partial(f, predict)` on data (x, y).
 
     Raises:

@@ -7,8 +7,6 @@ exactly for polynomials up to degree 2k − 1, and its mean over v is tr f(H) / 
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -215,9 +213,34 @@ def signs(key: Key, like: PyTree) -> PyTree:
 
 
 def curvature_of(
-    posterior: Any, params: PyTree, data: PyTree, curvature: str, of: str | None, block_size: int
+    posterior: object,
+    params: PyTree,
+    data: PyTree = None,
+    curvature: str = "hessian",
+    of: str | None = None,
+    block_size: int = 1024,
 ) -> Curvature:
-    """The curvature of the function that is asked for, with its input checked."""
+    """The Hessian or Gauss-Newton matrix of a loss at a point, as an operator.
+
+    Called with a pytree like the parameters it gives the matrix times that, one block of
+    examples in memory at a time; `spectrum` and `flatness` are made of such products.
+
+    Args:
+        posterior, params, data, curvature, of, block_size: as in `spectrum`.
+
+    Returns:
+        A `Curvature`: `operator(vector)`, and `operator.value(params)`, the function itself.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
+
+    Examples:
+        >>> from sgmcmc import Posterior
+        >>> target = Posterior.from_log_density(lambda x: -2.0 * (x @ x))
+        >>> operator = curvature_of(target, jnp.zeros(2))
+        >>> operator(jnp.array([1.0, 0.0])).tolist()
+        [4.0, 0.0]
+    """
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
     checks.require_floating(params, "params")

@@ -27,20 +27,23 @@ Posteriordb's targets and MNIST need SGMCMC_DATA, and are left out without it.
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import os
-import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
+from _study import FRESH, Given, Outcome, Rows, Study
 from parts.auto_step_targets import DIRECTIONS, SEED, Target, names, target
 
 import sgmcmc
+
+STUDY = Study(
+    __file__, __doc__, small="one Gaussian, short chains", estimate=("20 seconds", "10 minutes"),
+    options={**FRESH, "--only": {"help": "targets whose name has this in it"}},
+)  # fmt: skip
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 LIMITS = {"mean": 0.1, "sd": 0.1, "standard_errors": 3.0, "norm": 0.02, "loss": 0.02,
@@ -202,75 +205,53 @@ def draw(results: dict[str, dict], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def header() -> dict:
-    return {
-        "seed": SEED,
-        "factors": FACTORS,
-        "limits": LIMITS,
-        "versions": {n: version(n) for n in ("sgmcmc", "jax", "numpy")}
-        | {"python": platform.python_version()},
-    }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="one Gaussian, short chains")
-    parser.add_argument("--fresh", action="store_true", help="forget the results so far")
-    parser.add_argument("--only", help="targets whose name has this in it")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
+def measure(given: Given) -> Outcome:
     data = os.environ.get("SGMCMC_DATA")
-    chosen = SMALL_TARGETS if options.small else names(None if data is None else Path(data))
-    chosen = [name for name in chosen if options.only is None or options.only in name]
-    print(f"{len(chosen)} targets × {len(FACTORS)} steps; about "
-          f"{'20 seconds' if options.small else '10 minutes'} on two idle cores.")  # fmt: skip
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "auto_step.json"
-    head = json.loads(json.dumps({**header(), "small": options.small}))
-    record = json.loads(path.read_text("utf-8")) if path.exists() and not options.fresh else {}
-    kept = record.get("targets", {}) if {k: record.get(k) for k in head} == head else {}
+    folder = None if data is None else Path(data)
+    only = given.options.only or ""
+    chosen = [name for name in (SMALL_TARGETS if given.small else names(folder)) if only in name]
+    head = {"seed": SEED, "factors": FACTORS, "limits": LIMITS, "versions": STUDY.versions(),
+            "small": given.small}  # fmt: skip
+    rows = Rows(given.json, head, "targets", given.options.fresh)
     for name in chosen:
-        result = kept.setdefault(name, {})
-        if len(result.get("grid", ())) == len(FACTORS) or "error" in result.get("tuning", {}):
-            continue
-        made = target(name, None if data is None else Path(data), small=options.small)
-        if "tuning" not in result:
-            result["tuning"] = choose(made)
-        print(f"{name}: {result['tuning'].get('text', result['tuning'])}", file=sys.stderr)
-        if "error" not in result["tuning"]:
-            made = made.prepare(made, result["tuning"])
-            result.setdefault("grid", [])
-            for factor in FACTORS[len(result["grid"]) :]:
-                step = factor * result["tuning"]["step_size"]
-                row = cell(made, step, result["tuning"]["friction"])
-                result["grid"].append(row)
-                print(f"  h {step:.3g}: {worst(row)}", file=sys.stderr)
-                write(path, {**head, "targets": kept})
-        result["verdict"] = verdict(result)
-        write(path, {**head, "targets": kept})
-    for result in kept.values():
+        extend(rows, name, folder, given.small)
+    for result in rows.rows.values():
         if len(result.get("grid", ())) == len(FACTORS):
             result["verdict"] = verdict(result)
-    write(path, {**head, "targets": kept})
-    whole = {name: result for name, result in kept.items() if "verdict" in result}
+    whole = {name: result for name, result in rows.rows.items() if "verdict" in result}
     print(table(whole))
-    draw(whole, path.with_suffix(".png"))
     failures = [
         f"{n}: {r['verdict']['failure']}" for n, r in whole.items() if r["verdict"]["failure"]
     ]
     for line in failures:
         print("FAILS", line, file=sys.stderr)
     print(f"{len(whole)} targets, {len(failures)} failures")
-    # ESS of short chains is too noisy to judge by.
-    wrong = [line for line in failures if "of the best" not in line]
-    return 1 if wrong and options.small else 0
+    # Failures are the result. Of short chains they are errors, but for ESS too noisy to judge by.
+    wrong = [line for line in failures if "of the best" not in line] if given.small else []
+    return Outcome(rows.record(), wrong, functools.partial(draw, whole))
 
 
-def write(path: Path, record: dict) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1), "utf-8")
-    part.replace(path)
+def extend(rows: Rows, name: str, data: Path | None, small: bool) -> None:
+    """What is lacking of a target's row: its choice, steps of its grid, its verdict."""
+    result = rows.rows.setdefault(name, {})
+    if len(result.get("grid", ())) == len(FACTORS) or "error" in result.get("tuning", {}):
+        return
+    made = target(name, data, small=small)
+    if "tuning" not in result:
+        result["tuning"] = choose(made)
+    print(f"{name}: {result['tuning'].get('text', result['tuning'])}", file=sys.stderr)
+    if "error" not in result["tuning"]:
+        made = made.prepare(made, result["tuning"])
+        result.setdefault("grid", [])
+        for factor in FACTORS[len(result["grid"]) :]:
+            step = factor * result["tuning"]["step_size"]
+            row = cell(made, step, result["tuning"]["friction"])
+            result["grid"].append(row)
+            print(f"  h {step:.3g}: {worst(row)}", file=sys.stderr)
+            rows.write()
+    result["verdict"] = verdict(result)
+    rows.write()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

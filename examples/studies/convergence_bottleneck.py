@@ -13,19 +13,15 @@ in results/convergence_bottleneck/, so that an interrupted study goes on where i
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import sys
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _study import Given, Outcome, Study, data_folder
 from parts.bottleneck_networks import (
     PROBLEMS,
     SEED,
@@ -41,6 +37,11 @@ from sms_slopes import CENTRES, STIFFNESS, log_likelihood, log_prior
 
 import sgmcmc
 from sgmcmc.diagnostics import stationary_law, sweeps
+
+STUDY = Study(
+    __file__, __doc__, small="two integrators, short chains",
+    estimate=("40 seconds", "15 minutes"), packages=("blackjax",),
+)  # fmt: skip
 
 STEPS = (0.1, 0.05, 0.025, 0.0125, 0.00625)
 STREAMS = ("full", "with_replacement", "reshuffled", "symmetric")
@@ -197,48 +198,24 @@ def guides(axis: Any, steps: np.ndarray, orders: tuple[int, ...]) -> None:
         axis.plot(steps, 0.5 * (steps / steps.max()) ** order, "k:", linewidth=0.8)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="two integrators, short chains")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    folder = os.environ.get("SGMCMC_DATA")
-    if folder is None and not options.small:
-        parser.error("SGMCMC_DATA is not set; it names the folder that has uci/boston.npz")
-    print(f"Estimated time: {'40 seconds' if options.small else '15 minutes'} on two idle cores.")
+def measure(given: Given) -> Outcome:
+    asked = not given.small or "SGMCMC_DATA" in os.environ
+    folder = data_folder("uci/boston.npz") if asked else None
     print("Franzese et al. (2021): with minibatches every integrator's best rate is O(h²).")
-    started = time.perf_counter()
     with double_precision():
-        exact, misses = exact_part(options.small)
+        exact, misses = exact_part(given.small)
     print(exact_table(exact))
     networks = []
-    for problem in [SMALL] if options.small else PROBLEMS:
+    for problem in [SMALL] if given.small else PROBLEMS:
         if folder is None:
             print("(b) is left out: SGMCMC_DATA is not set")
             break
-        networks.append(network_part(problem, Path(folder), options.output / Path(__file__).stem))
+        networks.append(network_part(problem, folder, given.stem))
         print(network_table(networks[-1]))
-        if not options.small:
+        if not given.small:
             misses += network_misses(networks[-1])
-    record = {
-        "steps": STEPS,
-        "exact": exact,
-        "networks": networks,
-        "missed": misses,
-        "seed": SEED,
-        "versions": {name: version(name) for name in ("sgmcmc", "jax", "numpy", "blackjax")}
-        | {"python": platform.python_version()},
-        "cores": os.cpu_count(),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    options.output.mkdir(parents=True, exist_ok=True)
-    stem = options.output / Path(__file__).stem
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=1), "utf-8")
-    draw(exact, networks, stem.with_suffix(".png"))
-    for line in misses:
-        print("MISSED", line, file=sys.stderr)
-    print(f"{len(misses)} figures missed; {record['seconds']} s, less what was there already")
-    return 1 if misses else 0
+    record = {"steps": STEPS, "exact": exact, "networks": networks, "seed": SEED}
+    return Outcome(record, misses, lambda path: draw(exact, networks, path))
 
 
 def double_precision() -> Any:
@@ -251,4 +228,4 @@ def double_precision() -> Any:
 
 if __name__ == "__main__":
     sgmcmc.use_cpu_devices(2)
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

@@ -12,22 +12,15 @@ results/entropy_sgd.json and results/entropy_sgd.png.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
+import functools
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
+from _study import Given, Outcome, Study, kept
 from parts import entropy_methods as methods
 from parts import entropy_problems as problems
-
-import sgmcmc
 
 PUBLISHED = {"SGD": 0.1, "Adam": 1e-3, "SWA": 0.1, "Entropy-SGD": 0.1, methods.CONSTANT: 0.1}
 CHOOSING = 1_000  # the seed of the choice; those of the results are 0 to 4
@@ -37,6 +30,16 @@ BUDGETS = {"digits": 4_000, "conv": 1_500, "mnistfc": 1_400}
 CHOICES = {"digits": (1.0, slice(None)), "conv": (1.0, slice(3, 6))}
 SPECTRA = {"digits": (1_000, 60, 4), "conv": (500, 40, 2), "mnistfc": (250, 20, 2)}
 COLUMNS = ("error", "nll", "train_nll", "top", "trace")
+
+STUDY = Study(
+    __file__, __doc__, small="digits, two seeds, a short run",
+    estimate=("half a minute", "half an hour"),
+    options={
+        "--problems": {"nargs": "+", "choices": tuple(BUDGETS), "default": tuple(BUDGETS)},
+        "--seeds": {"type": int, "default": 5},
+    },
+    packages=("optax",),
+)  # fmt: skip
 
 
 def make(name: str, small: bool) -> problems.Problem:
@@ -49,27 +52,31 @@ def cell(
     folder: Path, problem: problems.Problem, method: str, rate: float, seed: int, spectrum: Any
 ) -> dict[str, Any]:
     """One training run with its scores, or what is kept of it."""
-    path = folder / f"{problem.name}-{method}-{rate:g}-{seed}-{problem.gradients}.json"
-    if path.exists():
-        return json.loads(path.read_text("utf-8"))
-    params, record = methods.train(problem, method, rate, seed)
-    record |= methods.judged(problem, params, seed, *spectrum)
-    path.write_text(json.dumps(record), "utf-8")
-    print(f"{path.stem}: error {record['error']:.2f}%, {record['seconds']:.0f} s", file=sys.stderr)
-    return record
+    name = f"{problem.name}-{method}-{rate:g}-{seed}-{problem.gradients}"
+
+    def run() -> dict[str, Any]:
+        params, record = methods.train(problem, method, rate, seed)
+        record |= methods.judged(problem, params, seed, *spectrum)
+        print(f"{name}: error {record['error']:.2f}%, {record['seconds']:.0f} s", file=sys.stderr)
+        return record
+
+    return kept(folder / f"{name}.json", {"spectrum": spectrum}, run)
 
 
 def chosen(folder: Path, problem: problems.Problem, method: str) -> float:
     """The learning rate of the method."""
     if problem.name == "mnistfc":
         return PUBLISHED[method]
-    path = folder / f"{problem.name}-{method}-choice-{problem.gradients}.json"
-    if not path.exists():
-        short, part = CHOICES[problem.name]
-        budget = problem._replace(gradients=int(short * problem.gradients))
+    short, part = CHOICES[problem.name]
+    budget = problem._replace(gradients=int(short * problem.gradients))
+
+    def choose() -> dict[str, Any]:
         rate, found = methods.choose(budget, method, CHOOSING, part)
-        path.write_text(json.dumps({"rate": rate, "nll": found}), "utf-8")
-    return json.loads(path.read_text("utf-8"))["rate"]
+        return {"rate": rate, "nll": found}
+
+    name = f"{problem.name}-{method}-choice-{problem.gradients}.json"
+    plan = {"gradients": budget.gradients, "rates": repr(part)}
+    return kept(folder / name, plan, choose)["rate"]
 
 
 def paired(cells: dict[str, list[dict[str, Any]]], method: str, other: str) -> tuple[float, float]:
@@ -137,28 +144,19 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="digits, two seeds, a short run")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    parser.add_argument("--problems", nargs="+", choices=tuple(BUDGETS), default=tuple(BUDGETS))
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args(arguments)
-    names = ("digits",) if options.small else options.problems
-    seeds = 2 if options.small else options.seeds
-    folder = options.output / "entropy_sgd"
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
+def measure(given: Given) -> Outcome:
+    names = ("digits",) if given.small else given.options.problems
+    seeds = 2 if given.small else given.options.seeds
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for name in names:
-        problem = make(name, options.small)
-        rates = {m: PUBLISHED[m] if options.small else chosen(folder, problem, m)
+        problem = make(name, given.small)
+        rates = {m: PUBLISHED[m] if given.small else chosen(given.stem, problem, m)
                  for m in methods.METHODS}  # fmt: skip
-        spectrum = (200, 10, 2) if options.small else SPECTRA[name]
+        spectrum = (200, 10, 2) if given.small else SPECTRA[name]
         results[name] = {method: [] for method in methods.METHODS}
         for seed in range(seeds):
             for method, rate in rates.items():
-                made = cell(folder, problem, method, rate, seed, spectrum)
+                made = cell(given.stem, problem, method, rate, seed, spectrum)
                 results[name][method].append(made)
     print(table(results))
     record = {
@@ -167,17 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
                 for m, runs in cells.items()}
             for n, cells in results.items()
         },
-        "versions": {"sgmcmc": sgmcmc.__version__, "jax": jax.__version__,
-                     "optax": optax.__version__, "numpy": np.__version__,
-                     "python": platform.python_version()},
-        "cores": os.cpu_count(),
-        "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
-    (options.output / "entropy_sgd.json").write_text(json.dumps(record, indent=1), "utf-8")
-    draw(results, options.output / "entropy_sgd.png")
-    print(f"{record['seconds']} s")
-    return 0
+    return Outcome(record, [], functools.partial(draw, results))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

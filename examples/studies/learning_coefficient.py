@@ -22,13 +22,9 @@ Draws results/learning_coefficient.png.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import itertools
-import json
 import math
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +32,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from _study import FRESH, Given, Outcome, Rows, Study
 from parts import learning_networks as networks
 from parts import learning_training as training
 
 import sgmcmc
 from sgmcmc import diagnostics
+
+STUDY = Study(
+    __file__, __doc__, small="does it run at all?",
+    estimate=("1 minute", "15 minutes; half of it is HMC;"), options=FRESH,
+)  # fmt: skip
 
 SEED, CLOSE, ERRORS, MINUTE = 20, 0.05, 4.0, 60.0
 TRAININGS = (11, 12, 13)
@@ -100,7 +102,7 @@ def run_sgld(record: Callable[..., Any], small: bool) -> list[str]:
         )  # fmt: skip
         seconds = round(time.perf_counter() - began, 1)
         return {
-            "estimate": found.estimate, "error": found.standard_error, "rhat": found.rhat,
+            "estimate": found.estimate, "error": found.standard_error, "rhat": found.r_hat,
             "time": found.step_size * steps, "seconds": seconds,
         }  # fmt: skip
 
@@ -128,14 +130,18 @@ def run_sweep(record: Callable[..., Any], small: bool) -> list[str]:
         )  # fmt: skip
         best = found.best
         kept = {
-            name: np.where(np.isfinite(x := getattr(found, name)), x, None).tolist()
-            for name in ("estimate", "standard_error", "rhat")
+            name: np.where(np.isfinite(x := found.grid(column)), x, None).tolist()
+            for name, column in (
+                ("estimate", "estimate"),
+                ("standard_error", "standard_error"),
+                ("rhat", "r_hat"),
+            )
         }
         return {
             "axes": {name: list(values) for name, values in found.axes.items()},
-            "verdict": found.verdict.tolist(),
+            "verdict": found.grid("verdict").tolist(),
             "best": None if best is None else [best.estimate, best.standard_error],
-            "table": repr(found),
+            "table": f"{repr(found).splitlines()[0]}\n{found.table.iloc[:, :6].to_string()}",
             "seconds": round(time.perf_counter() - began, 1),
         } | kept
 
@@ -257,42 +263,14 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="does it run at all?")
-    parser.add_argument("--fresh", action="store_true", help="forget the rows on disk")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    path = options.output / "learning_coefficient.json"
-    versions = {"sgmcmc": sgmcmc.__version__, "jax": jax.__version__, "numpy": np.__version__,
-                "python": platform.python_version()}  # fmt: skip
-    identity = {"versions": versions, "seed": SEED, "small": options.small}
-    kept = json.loads(path.read_text("utf-8")) if path.exists() and not options.fresh else {}
-    rows = kept.get("rows", {}) if {k: kept.get(k) for k in identity} == identity else {}
-    options.output.mkdir(parents=True, exist_ok=True)
+def measure(given: Given) -> Outcome:
+    head = {"versions": STUDY.versions(), "seed": SEED, "small": given.small}
+    rows = Rows(given.json, head, fresh=given.options.fresh)
     missed: list[str] = []
-
-    def save() -> None:
-        whole = identity | {"cores": os.cpu_count(), "rows": rows, "missed": missed}
-        path.write_text(json.dumps(whole, indent=1), "utf-8")
-
-    def record(name: str, make: Callable[[], dict[str, Any]]) -> Any:
-        if name not in rows:
-            print(name, file=sys.stderr)
-            rows[name] = make()
-            save()
-        return rows[name]
-
-    print("about 1 minute" if options.small else "about 15 minutes; half of it is HMC")
     for part in (run_networks, run_sgld, run_sweep, run_teachers, run_training):
-        missed += part(record, options.small)
-    save()
-    draw(rows, options.output / "learning_coefficient.png")
-    for line in missed:
-        print("MISSED", line, file=sys.stderr)
-    print(f"{len(missed)} missed")
-    return 1 if missed else 0
+        missed += part(rows.get, given.small)
+    return Outcome(rows.record(), missed, functools.partial(draw, rows.rows))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

@@ -10,21 +10,20 @@ gradients? Writes results/local_entropy.json and results/local_entropy.png.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
+import functools
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _study import Given, Outcome, Study
 from parts import two_wells as wells
 
 import sgmcmc
+
+STUDY = Study(__file__, __doc__, small="one inner loop only", estimate=("20 seconds", "1 minute"))
 
 STIFFNESS = np.array([1.0, 10.0, 100.0])
 PRINTED_F = {0.1: -0.895102, 1.0: -2.295861, 10.0: -9.790238, 100.0: -34.590648}
@@ -195,36 +194,15 @@ def draw(shares: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="one inner loop only")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    started = time.perf_counter()
-    rows = quadratic_rows(4_000 if options.small else 40_000) + closed_form_rows()
-    shares = ends(options.small)
+def measure(given: Given) -> Outcome:
+    rows = quadratic_rows(4_000 if given.small else 40_000) + closed_form_rows()
+    shares = ends(given.small)
     print(table(rows, shares))
-    misses = missed(rows, shares)
-    record = {
-        "rows": rows,
-        "single_until": wells.single_until(),
-        "ends": shares,
-        "missed": misses,
-        "seed": SEED,
-        "versions": {"sgmcmc": sgmcmc.__version__, "jax": jax.__version__,
-                     "numpy": np.__version__, "python": platform.python_version()},
-        "cores": os.cpu_count(),
-        "seconds": round(time.perf_counter() - started, 1),
-    }  # fmt: skip
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "local_entropy.json").write_text(json.dumps(record, indent=1), "utf-8")
-    draw(shares, options.output / "local_entropy.png")
-    for line in misses:
-        print("MISSED", line, file=sys.stderr)
-    print(f"{len(rows)} printed figures, {len(misses)} missed; {record['seconds']} s")
-    return 1 if misses else 0
+    print(f"{len(rows)} printed figures")
+    record = {"rows": rows, "single_until": wells.single_until(), "ends": shares, "seed": SEED}
+    return Outcome(record, missed(rows, shares), functools.partial(draw, shares))
 
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

@@ -24,21 +24,21 @@ SGLD finds all 25 with every seed. Writes results/mixture25.json and results/mix
 
 from __future__ import annotations
 
-import argparse
+import functools
 import itertools
-import json
-import os
-import platform
 import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _study import Given, Outcome, Study
 
 import sgmcmc
 from sgmcmc import clocks
+
+STUDY = Study(
+    __file__, __doc__, small="two seeds in the place of ten", estimate=("1 minute", "4 minutes")
+)
 
 MEANS = np.array(list(itertools.product((-4.0, -2.0, 0.0, 2.0, 4.0), repeat=2)), np.float32)
 VARIANCE = 0.03
@@ -85,7 +85,7 @@ def samplers():
     exchange = sgmcmc.replica_exchange(
         sgmcmc.baoab(target, EXCHANGE_STEP, friction=FRICTION), TEMPERATURES, swap_every=SWAP_EVERY
     )
-    groups = int(STEPS // exchange.gradient_evaluations)
+    groups = int(STEPS // exchange.traits.gradient_evaluations)
     return {
         "cyclical SGLD": (sgmcmc.sgld(target, ours), STEPS),
         "cyclical SGLD, 30 cycles": (sgmcmc.sgld(target, theirs), STEPS),
@@ -171,14 +171,9 @@ def draw(pictures, path):
     figure.savefig(path, dpi=130)
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="two seeds in the place of ten")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    seeds = range(2 if options.small else SEEDS)
-    print(f"{len(seeds)} seeds, about {'1 minute' if options.small else '4 minutes'}.")
-    started, results, pictures = time.perf_counter(), {}, {}
+def measure(given: Given) -> Outcome:
+    seeds = range(2 if given.small else SEEDS)
+    results, pictures = {}, {}
     for name, (kernel, steps) in samplers().items():
         results[name] = []
         for seed in seeds:
@@ -195,26 +190,15 @@ def main(arguments=None):
     ]
     record = {
         "results": results,
-        "missed": missed,
         "budget": {"steps": STEPS, "chains": CHAINS, "cycles": CYCLES, "h0": CYCLICAL_STEP,
                    "exploration": EXPLORATION, "their_cycles": THEIR_CYCLES,
                    "their_left_out": THEIR_LEFT_OUT, "sgld": [SGLD_STEP, SGLD_CONSTANT, SGLD_POWER],
                    "temperatures": TEMPERATURES, "exchange_step": EXCHANGE_STEP,
                    "friction": FRICTION, "swap_every": SWAP_EVERY},
         "seeds": list(seeds),
-        "versions": {"sgmcmc": sgmcmc.__version__, "jax": jax.__version__,
-                     "numpy": np.__version__, "python": platform.python_version()},
-        "cores": os.cpu_count(),
-        "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "mixture25.json").write_text(json.dumps(record, indent=1), "utf-8")
-    draw(pictures, options.output / "mixture25.png")
-    for line in missed:
-        print("MISSED", line, file=sys.stderr)
-    print(f"{CHAINS} chains pooled; {len(missed)} missed; {record['seconds']} s")
-    return 1 if missed else 0
+    return Outcome(record, missed, functools.partial(draw, pictures))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

@@ -13,19 +13,15 @@ interrupted study goes on with the next. Writes results/mnist_samplers.json and 
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import math
 import os
-import platform
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import optax
+from _study import Given, Outcome, Rows, Study
 from parts.mnist_runs import (
     DECAYS,
     LONG,
@@ -52,6 +48,16 @@ NETS = {
     "784-256-256-10": Setting((784, 256, 256, 10), 0.1, 128, 20, 50, 80),
 }
 SMALL = {"64-32-10": Setting((64, 32, 10), 0.5, 64, 30, 50, 5)}
+
+STUDY = Study(
+    __file__, __doc__, small="scikit-learn's digits, a small net",
+    estimate=("half a minute", "20 minutes (--choose: 1 hour)"),
+    options={
+        "--choose": {"action": "store_true", "help": "search the grids instead"},
+        "--net": {"action": "append", "choices": tuple(NETS), "help": "of these networks only"},
+    },
+    packages=("optax",),
+)  # fmt: skip
 
 # What `--choose` tries: SGD's largest rate; h; (h, γ), h/γ being much like a step of SGLD's;
 # (h₀, share of a cycle that explores at T = 0).
@@ -85,41 +91,14 @@ CHOSEN: dict[str, dict[str, tuple[float, ...]]] = {
 VALIDATED = "baoab"
 
 
-class Book:
-    """Cells of a study on disk, written as they finish; only an unfinished book is read again."""
-
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self.path, self.identity, self.cells = path, identity, dict[str, Any]()
-        if path.exists():
-            record = json.loads(path.read_text("utf-8"))
-            if not record["complete"] and record["identity"] == json.loads(json.dumps(identity)):
-                self.cells = record["cells"]
-
-    def cell(self, name: str, total: int, compute: Any, *arguments: Any) -> Any:
-        """The cell of that name, `compute(*arguments)` unless it is there."""
-        if name not in self.cells:
-            print(f"[{len(self.cells) + 1}/{total}] {name}", file=sys.stderr, flush=True)
-            self.cells[name] = compute(*arguments)
-            self.write(complete=False)
-        return self.cells[name]
-
-    def write(self, complete: bool, **more: Any) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"complete": complete, "identity": self.identity, **more, "cells": self.cells}
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(record, indent=1), "utf-8")
-        new.replace(self.path)
-
-
 def bench_of(setting: Setting, train: Any, test: Any, seed: int, chains: int) -> Bench:
     model = models.mlp(setting.sizes, prior=setting.prior_scale)
     return Bench(setting, model, train, test, jax.random.split(jax.random.key(seed), chains))
 
 
-def choose(book: Book, net: str, train: Any) -> dict[str, Any]:
+def choose(book: Rows, net: str, train: Any) -> dict[str, Any]:
     """The numbers of least NLL on held-out training images: mean of two single chains."""
     bench = bench_of(NETS[net], *hold_out(train, CHOOSING_SEED), CHOOSING_SEED, 2)
-    total = len(book.identity["nets"]) * sum(map(len, GRIDS.values()))
     best: dict[str, Any] = {}
     start = None
     for name, grid in GRIDS.items():
@@ -128,7 +107,7 @@ def choose(book: Book, net: str, train: Any) -> dict[str, Any]:
             start = bench.modes(best["SGD"][0], 0.0, bench.setting.epochs // 2)
         for numbers in grid:
             label = f"{net} {name} {numbers}"
-            row = book.cell(label, total, attempt, bench, name, numbers, start)
+            row = book.get(label, attempt, bench, name, numbers, start)
             nll[numbers] = mean(row, "nll") if row else math.inf
             print(f"{label}: NLL {nll[numbers]:.4f}", flush=True)
         best[name] = min(nll, key=nll.__getitem__)
@@ -150,20 +129,19 @@ def mean(row: dict[str, Any], score: str) -> float:
     return float(np.mean([chain[score] for chain in row["chains"]]))
 
 
-def rows(book: Book, net: str, setting: Setting, chosen: Any, data: Any) -> dict[str, Any]:
+def rows(book: Rows, net: str, setting: Setting, chosen: Any, data: Any) -> dict[str, Any]:
     """The table's rows of one network."""
     bench, half = bench_of(setting, *data, SEED, CHAINS), setting.epochs // 2
     names = [name for name in (*SAMPLERS, LONG) if name in chosen]
-    total = sum(1 + len(numbers) for numbers in book.identity["chosen"].values())
     out, start = {}, None
     for name in DECAYS:
-        out[name] = book.cell(f"{net} {name}", total, run_sgd, bench, name, chosen[name])
-    if any(f"{net} {name}" not in book.cells for name in (HALF, *names)):
+        out[name] = book.get(f"{net} {name}", run_sgd, bench, name, chosen[name])
+    if any(f"{net} {name}" not in book.rows for name in (HALF, *names)):
         start = bench.modes(chosen["SGD"][0], 0.0, half)
-    out[HALF] = book.cell(f"{net} {HALF}", total, judge_modes, bench, start, half)
+    out[HALF] = book.get(f"{net} {HALF}", judge_modes, bench, start, half)
     for name in names:
         label = f"{net} {name}"
-        out[name] = book.cell(label, total, run_sampler, bench, name, chosen[name], start, SEED)
+        out[name] = book.get(label, run_sampler, bench, name, chosen[name], start, SEED)
     return out
 
 
@@ -251,47 +229,36 @@ def draw(tables: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="scikit-learn's digits, a small net")
-    parser.add_argument("--choose", action="store_true", help="search the grids instead")
-    parser.add_argument("--net", action="append", choices=NETS, help="of these networks only")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    nets = SMALL if options.small else {n: NETS[n] for n in options.net or NETS}
-    minutes = "half a minute" if options.small else "1 hour" if options.choose else "20 minutes"
-    print(f"{', '.join(nets)}: about {minutes} on two cores", flush=True)
-    began, (train, test) = time.perf_counter(), load(options.small)
+def measure(given: Given) -> Outcome | None:
+    options = given.options
+    nets = SMALL if given.small else {n: NETS[n] for n in options.net or NETS}
+    train, test = load(given.small)
     identity = {
         "nets": {n: s._asdict() for n, s in nets.items()},
         "chosen": GRIDS if options.choose else {n: CHOSEN[n] for n in nets},
         "seed": CHOOSING_SEED if options.choose else SEED,
-        "versions": {"sgmcmc": sgmcmc.__version__, "jax": jax.__version__,
-                     "numpy": np.__version__, "optax": optax.__version__,
-                     "python": platform.python_version()},
+        "versions": STUDY.versions(),
         "cores": os.cpu_count(),
-    }  # fmt: skip
+    }
+    # A record that is complete is begun anew.
+    head = {"complete": False, "identity": identity}
     if options.choose:
-        book = Book(options.output / "mnist_samplers_choice.json", identity)
+        book = Rows(given.folder / "mnist_samplers_choice.json", head, "cells")
         best = {net: choose(book, net, train) for net in nets}
         book.write(complete=True, best=best)
-        return 0
-    book = Book(options.output / "mnist_samplers.json", identity)
+        return None
+    book = Rows(given.json, head, "cells")
     tables = {n: rows(book, n, s, CHOSEN[n], (train, test)) for n, s in nets.items()}
     said, missed = [], []
     for net, found in tables.items():
         print("\n" + table(net, found, CHOSEN[net]))
-        one, other = verdict(net, found, options.small)
+        one, other = verdict(net, found, given.small)
         said, missed = said + one, [*missed, other]
     print("\n" + "\n".join(said))
     # Asked of one network, the larger or the smaller.
-    least = min(missed, key=len)
-    for line in least:
-        print("MISSED", line, file=sys.stderr)
-    book.write(complete=True, said=said, missed=least, seconds=time.perf_counter() - began)
-    draw(tables, options.output / "mnist_samplers.png")
-    return 1 if least else 0
+    record = book.record(complete=True, said=said)
+    return Outcome(record, min(missed, key=len), functools.partial(draw, tables))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

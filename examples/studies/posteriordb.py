@@ -14,11 +14,7 @@ which a run that was interrupted goes on, and results/posteriordb.png.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import sys
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,14 +23,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _study import FRESH, Given, Outcome, Rows, Study, data_folder, plain
 from jax.flatten_util import ravel_pytree
 from parts.posteriordb_plan import Geometry, Plan, at_the_mode, eight_schools, plan
 
 import sgmcmc
 from sgmcmc import gradients, metrics
 from sgmcmc.diagnostics import compare_to_reference
-from sgmcmc.models import posteriordb
-from sgmcmc.models._problem import Problem
+from sgmcmc.models import Problem, posteriordb
+
+STUDY = Study(
+    __file__, __doc__, small="two posteriors, three runs", estimate=("1 minute", "12 minutes"),
+    options={**FRESH, "--data": {"type": Path, "help": "default: $SGMCMC_DATA/posteriordb"}},
+)  # fmt: skip
 
 SEED = 20240
 NUM_CHAINS, NUM_DRAWS = 16, 1_000
@@ -43,50 +44,33 @@ SMALL = {"kidiq-kidscore_interaction": ("sgld + control variates", "baoab + SMS"
          "eight_schools-eight_schools_noncentered": ("baoab + SMS",)}  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="two posteriors, three runs")
-    parser.add_argument("--fresh", action="store_true", help="forget the results so far")
-    parser.add_argument("--data", type=Path, help="default: $SGMCMC_DATA/posteriordb")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    folder = options.data or Path(os.environ.get("SGMCMC_DATA", ".")) / "posteriordb"
-    if not folder.is_dir():
-        print(f"{folder} is no folder: set SGMCMC_DATA, or pass --data", file=sys.stderr)
-        return 2
-    chosen = SMALL if options.small else {name: tuple(SAMPLERS) for name in posteriordb.POSTERIORS}
+def measure(given: Given) -> Outcome:
+    folder = given.options.data or data_folder("posteriordb") / "posteriordb"
+    chosen = SMALL if given.small else {name: tuple(SAMPLERS) for name in posteriordb.POSTERIORS}
     number = sum(map(len, chosen.values()))
-    print(
-        f"{number} runs, about {'1 minute' if options.small else '12 minutes'} on two cores.",
-        flush=True,
-    )
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "posteriordb.json"
-    done = {} if options.fresh else finished(path)
+    head = {"limits": LIMITS, "seed": SEED, "chains": NUM_CHAINS, "draws": NUM_DRAWS,
+            "versions": STUDY.versions()}  # fmt: skip
+    rows = Rows(given.json, head, "runs", given.options.fresh)
     results: dict[str, dict] = {}
     for name, samplers in chosen.items():
         problem = posteriordb.load(folder, name)
         at = geometry(name, problem)
+        reference = posteriordb.reference_draws(folder, name)
         for sampler in samplers:
             label = f"{name} / {sampler}"
             settings = plan(sampler, problem, at, NUM_CHAINS, NUM_DRAWS)
-            made = done.get(label)
-            if made is None or made["plan"] != settings._asdict():
-                print(f"[{len(results) + 1}/{number}] {label}: {described(settings)}",
-                      file=sys.stderr)  # fmt: skip
-                reference = posteriordb.reference_draws(folder, name)
-                made = sample(sampler, problem, at, settings, reference)
-            results[label] = made
-            write(path, done | results)
+            if rows.rows.get(label, {}).get("plan") != plain(settings._asdict()):
+                rows.rows.pop(label, None)
+            said = f"[{len(results) + 1}/{number}] {label}: {described(settings)}"
+            results[label] = rows.get(
+                label, sample, sampler, problem, at, settings, reference, said=said
+            )
     print(table(results))
-    draw(results, options.output / "posteriordb.png")
     misses = [line for label, made in results.items() for line in missed(label, made)]
-    for line in misses:
-        print("MISSED", line, file=sys.stderr)
     scalars = sum(len(made["comparison"]) for made in results.values())
     seconds = sum(made["seconds"] for made in results.values())
-    print(f"{number} runs, {scalars} parameters compared, {len(misses)} missed; {seconds:.0f} s")
-    return 1 if misses else 0
+    print(f"{number} runs, {scalars} parameters compared; {seconds:.0f} s of sampling")
+    return Outcome(rows.record(), misses, functools.partial(draw, results))
 
 
 def geometry(name: str, problem: Problem) -> Geometry:
@@ -153,7 +137,7 @@ def sample(
         "passes_per_chain": run.gradient_evaluations / NUM_CHAINS
         * (settings.batch_size or size) / size,
         "worst": comparison.worst,
-        "rhat": float(np.max(comparison.table["rhat"])),
+        "rhat": float(np.max(comparison.table["r_hat"])),
         "passed": comparison.passed(**LIMITS),
         "comparison": comparison.to_dict(),
         "seconds": round(time.perf_counter() - started, 1),
@@ -221,34 +205,5 @@ def draw(results: dict[str, dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def versions() -> dict[str, str]:
-    return {"sgmcmc": sgmcmc.__version__, "jax": jax.__version__, "numpy": np.__version__,
-            "python": platform.python_version()}  # fmt: skip
-
-
-def finished(path: Path) -> dict[str, dict]:
-    """The runs that are done, where they were made by these versions and this seed."""
-    if not path.exists():
-        return {}
-    record = json.loads(path.read_text("utf-8"))
-    same = record.get("versions") == versions() and record.get("seed") == SEED
-    return record["runs"] if same else {}
-
-
-def write(path: Path, results: dict[str, dict]) -> None:
-    record = {
-        "limits": LIMITS,
-        "seed": SEED,
-        "chains": NUM_CHAINS,
-        "draws": NUM_DRAWS,
-        "versions": versions(),
-        "cores": os.cpu_count(),
-        "runs": results,
-    }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1), "utf-8")
-    part.replace(path)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

@@ -18,23 +18,24 @@ exit code is 1 where something that was asked is missed.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
-import os
-import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import jax
+from _study import Given, Outcome, Study, kept
 from parts.mnist_runs import load
 from parts.sharp_report import criteria, draw, table
 from parts.sharp_runs import PRIORS, SAMPLERS, Problem, Setting, cell, problem
-from parts.star_chains import kept
 
-import sgmcmc
+STUDY = Study(
+    __file__, __doc__, small="scikit-learn's digits, nothing asked",
+    estimate=("half a minute", "an hour"),
+    options={
+        "--part": {"choices": ("mlp", "cnn", "all"), "default": "all"},
+        "--kept": {"action": "store_true", "help": "tables of the cells on disk only"},
+    },
+)  # fmt: skip
 
 MLP, CNN = "784-32-32-10", "convolutional"
 SETTINGS = {
@@ -78,7 +79,7 @@ def make(group: Group, setting: Setting, problems: list[Problem], data: Any, *wh
     return {"level": problems[0].level, **cell(problems[0], *what)}
 
 
-def measure(group: Group, data: Any, folder: Path, only_kept: bool) -> dict[str, Any]:
+def cells_of(group: Group, data: Any, folder: Path, only_kept: bool) -> dict[str, Any]:
     """Cells of a network, prior and seed by sampler and step; those on disk are not made again."""
     setting, found, problems = SETTINGS.get(group[0], DIGITS), {}, []
     name = " ".join(map(str, group))
@@ -97,35 +98,19 @@ def measure(group: Group, data: Any, folder: Path, only_kept: bool) -> dict[str,
     return found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="scikit-learn's digits, nothing asked")
-    parser.add_argument("--part", choices=("mlp", "cnn", "all"), default="all")
-    parser.add_argument("--kept", action="store_true", help="tables of the cells on disk only")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    minutes = "half a minute" if options.small else "an hour"
-    print(f"Estimated time: {minutes} on two busy cores.", flush=True)
-    began, stem = time.perf_counter(), options.output / Path(__file__).stem
-    data = load(options.small)
-    plan = groups("small" if options.small else options.part)
-    found = {group: measure(group, data, stem, options.kept) for group in plan}
+def measure(given: Given) -> Outcome:
+    data = load(given.small)
+    plan = groups("small" if given.small else given.options.part)
+    found = {group: cells_of(group, data, given.stem, given.options.kept) for group in plan}
     found = {group: cells for group, cells in found.items() if all(cells.values())}
     said, missed = criteria(found)
     print("\n".join([table(found), "", *said]))
-    for line in [] if options.small else missed:
-        print("MISSED", line, file=sys.stderr)
     record = {
         "cells": [{"group": group, "samplers": cells} for group, cells in found.items()],
-        "said": said, "missed": missed, "seconds": time.perf_counter() - began,
-        "versions": {"sgmcmc": sgmcmc.__version__, "jax": jax.__version__,
-                     "python": platform.python_version()},
-        "cores": os.cpu_count(),
+        "said": said, "missed": missed,
     }  # fmt: skip
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=1), "utf-8")
-    draw(found, stem.with_suffix(".png"))
-    return 1 if missed and not options.small else 0
+    return Outcome(record, [] if given.small else missed, functools.partial(draw, found))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

@@ -12,21 +12,20 @@ results/sms_slopes.json and results/sms_slopes.png.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
+import functools
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _study import Given, Outcome, Study
 
 import sgmcmc
 from sgmcmc.diagnostics import stationary_law, sweeps
+
+STUDY = Study(__file__, __doc__, small="UBU and BAOAB×2 only", estimate=("20 seconds", "1 minute"))
 
 STIFFNESS, CENTRES = (0.1, 0.4, 0.2, 0.3), (-1.0, 0.5, 2.0, 0.0)
 STEPS = (0.2, 0.1, 0.05, 0.025, 0.0125)
@@ -226,14 +225,9 @@ def draw(results: dict[str, dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="UBU and BAOAB×2 only")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    chosen = [row for row in rows() if not options.small or row.word in SMALL]
-    print(f"{len(chosen)} rows, about {'20 seconds' if options.small else '1 minute'}.")
-    started, results, misses = time.perf_counter(), {}, []
+def measure(given: Given) -> Outcome:
+    chosen = [row for row in rows() if not given.small or row.word in SMALL]
+    results, misses = {}, []
     for i, row in enumerate(chosen):
         print(f"[{i + 1}/{len(chosen)}] {row.name}", file=sys.stderr)
         pairs = [bias(row.word, row.stream, h) for h in STEPS]
@@ -249,28 +243,18 @@ def main(arguments: list[str] | None = None) -> int:
             "printed_mean": row.printed_mean,
         }
     print(table(results))
+    print(f"slopes between {STEPS[-2]} and {STEPS[-1]}; rr without printed figures: {FINER}")
+    figures = sum(len(row.printed) + (row.printed_mean is not None) for row in chosen)
+    print(f"{figures} printed figures")
     record = {
         "steps": STEPS,
         "rows": {n: {**r, "slope": r["slope"] if r["slope"] == r["slope"] else None}
                  for n, r in results.items()},
-        "missed": misses,
         "seed": None,
-        "versions": {"sgmcmc": sgmcmc.__version__, "jax": jax.__version__,
-                     "numpy": np.__version__, "python": platform.python_version()},
-        "cores": os.cpu_count(),
-        "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "sms_slopes.json").write_text(json.dumps(record, indent=1), "utf-8")
-    draw(results, options.output / "sms_slopes.png")
-    for line in misses:
-        print("MISSED", line, file=sys.stderr)
-    print(f"slopes between {STEPS[-2]} and {STEPS[-1]}; rr without printed figures: {FINER}")
-    figures = sum(len(row.printed) + (row.printed_mean is not None) for row in chosen)
-    print(f"{figures} printed figures, {len(misses)} missed; {record['seconds']} s")
-    return 1 if misses else 0
+    return Outcome(record, misses, functools.partial(draw, results))
 
 
 if __name__ == "__main__":
-    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
-        raise SystemExit(main())
+    jax.config.update("jax_enable_x64", True)
+    raise SystemExit(STUDY.main(measure))

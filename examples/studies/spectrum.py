@@ -14,28 +14,27 @@ Writes results/spectrum.json and .png; (B) is kept in results/spectrum/ until it
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
-import os
-import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _study import Given, Outcome, Study, kept
 from jax.flatten_util import ravel_pytree
 from parts.mnist_runs import load
-from parts.star_chains import kept
 
 import sgmcmc
 from sgmcmc import models
-from sgmcmc.diagnostics import Spectrum, spectrum
-from sgmcmc.diagnostics.spectra._spectrum import curvature_of
+from sgmcmc.diagnostics import Spectrum, curvature_of, spectrum
+
+STUDY = Study(
+    __file__, __doc__, small="three keys, digits alone", estimate=("1 minute", "5 minutes"),
+    packages=("matfree",),
+)  # fmt: skip
 
 KINDS = ("hessian", "gauss_newton")
 # Bars of part A, on each key: relative error of the trace and of the largest eigenvalue, and
@@ -65,7 +64,7 @@ def trained(sizes: tuple[int, ...], train: Any, steps: int) -> tuple[Any, Any, A
 
 def dense(posterior: Any, params: Any, data: Any, kind: str) -> np.ndarray:
     """All eigenvalues, ascending, from the matrix column by column."""
-    operator = curvature_of(posterior, params, data, kind, None, 1024)
+    operator = curvature_of(posterior, params, data, curvature=kind)
     flat, unravel = ravel_pytree(operator.params)
     column = lambda v: ravel_pytree(operator(unravel(v)))[0]  # noqa: E731
     matrix = jax.jit(lambda vs: jax.lax.map(column, vs, batch_size=61))(jnp.eye(len(flat)))
@@ -203,41 +202,22 @@ def draw(pictures: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="three keys, digits alone")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    started = time.perf_counter()
-    print("about 1 minute." if options.small else "about 5 minutes.")
-    rows, pictures = compare(options.small)
-    plan = {"large": LARGE[options.small], "thresholds": THRESHOLDS}
-    path = options.output / "spectrum" / "large.json"
-    second = kept(path, plan, functools.partial(large, options.small))
+def measure(given: Given) -> Outcome:
+    rows, pictures = compare(given.small)
+    plan = {"large": LARGE[given.small], "thresholds": THRESHOLDS}
+    second = kept(given.stem / "large.json", plan, functools.partial(large, given.small))
     for kind in KINDS:
         exact = rows[kind]["exact"]
         print(f"{kind}: dense trace {exact['trace']:.4f}, largest {exact['largest']:.4f}, lowest "
               f"{exact['lowest']:.2g}, {exact['near']:.1%} within 1e-4; "
               f"{np.median([r['seconds'] for r in rows[kind]['errors']]):.1f} s a key")  # fmt: skip
     print(compare_table(rows))
-    print(f"\n{'-'.join(map(str, LARGE[options.small][0]))}: accuracy {second['accuracy']:.4f}, "
+    print(f"\n{'-'.join(map(str, LARGE[given.small][0]))}: accuracy {second['accuracy']:.4f}, "
           f"loss {second['loss']:.2g}")  # fmt: skip
     print(large_table(second))
-    missed = misses(rows)
-    record = {
-        "errors": rows, "large": second, "missed": missed, "bars": BARS,
-        "versions": {name: version(name) for name in ("sgmcmc", "jax", "matfree", "numpy")}
-        | {"python": platform.python_version()},
-        "cores": os.cpu_count(), "seconds": round(time.perf_counter() - started, 1),
-    }  # fmt: skip
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "spectrum.json").write_text(json.dumps(record, indent=1), "utf-8")
-    draw(pictures, options.output / "spectrum.png")
-    for line in missed:
-        print("MISSED", line, file=sys.stderr)
-    print(f"{len(missed)} figures missed; {record['seconds']} s")
-    return 1 if missed else 0
+    record = {"errors": rows, "large": second, "bars": BARS}
+    return Outcome(record, misses(rows), functools.partial(draw, pictures))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

@@ -14,20 +14,15 @@ that an interrupted study goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parts.star_chains import kept
+from _study import Given, Outcome, Study, kept
 from parts.star_parts import (
     ADAPTIVE,
     FIXED,
@@ -44,6 +39,13 @@ from parts.star_parts import (
     star_row,
 )
 from parts.star_toys import METHODS, TOYS, cell, draw_toys, toy_table
+
+STUDY = Study(
+    __file__,
+    __doc__,
+    small="a few short rows, nothing asked",
+    estimate=("30 seconds", "14 minutes"),
+)
 
 SEED = 0
 # Chains and steps of the star; chains of the rows that show its order; of the quartic, time in
@@ -75,7 +77,7 @@ def make(part: str, plans: dict[str, tuple], function: Callable, folder: Path) -
     return rows
 
 
-def measure(size: dict[str, Any], small: bool, folder: Path) -> dict[str, Rows]:
+def all_rows(size: dict[str, Any], small: bool, folder: Path) -> dict[str, Rows]:
     """All rows of the four parts."""
     names = [f"h={h:g}" for h in FIXED] + list(ADAPTIVE)
     names = ["h=0.04", "Δτ=.04 α=10"] if small else names
@@ -189,17 +191,12 @@ def draw(found: dict[str, Rows], path: Path) -> None:
     right.set_xticks([], minor=True)
     right.legend(fontsize=7, loc="lower right")
     figure.savefig(path, dpi=110)
+    draw_toys(found["D"], path.with_name("star_toys.png"))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="a few short rows, nothing asked")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    print(f"Estimated time: {'30 seconds' if options.small else '14 minutes'} on two cores.")
-    started, stem = time.perf_counter(), options.output / Path(__file__).stem
-    size = SMALL if options.small else FULL
-    found = measure(size, options.small, stem)
+def measure(given: Given) -> Outcome:
+    size = SMALL if given.small else FULL
+    found = all_rows(size, given.small, given.stem)
     for part in ("A", "A, many chains"):
         if part in found:
             print(f"({part}) exact E[x²] = {STAR_EXACT}\n" + star_table(found[part]))
@@ -209,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("(D) rms over four functions of error/standard deviation; † chains lost; @ mean step\n"
           + toy_table(found["D"]))  # fmt: skip
     misses = []
-    if not options.small:
+    if not given.small:
         many = found["A, many chains"]
         for ends in ((6, 4), (4, 2)):
             order, error = star_order(many, *ends)
@@ -217,25 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
                   + f"{order:.2f} ± {error:.2f}")  # fmt: skip
         misses = star_misses(found["A"], many) + line_misses(found["B"])
         misses += leaf_misses(found["C"]["blocks"])
-    record = {
-        "parts": found,
-        "missed": misses,
-        "size": size,
-        "seed": SEED,
-        "versions": {name: version(name) for name in ("sgmcmc", "jax", "numpy")}
-        | {"python": platform.python_version()},
-        "cores": os.cpu_count(),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    options.output.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=1), "utf-8")
-    draw(found, stem.with_suffix(".png"))
-    draw_toys(found["D"], stem.with_name("star_toys.png"))
-    for line in misses:
-        print("MISSED", line, file=sys.stderr)
-    print(f"{len(misses)} figures missed; {record['seconds']} s, less what was there already")
-    return 1 if misses else 0
+    return Outcome({"parts": found, "size": size, "seed": SEED}, misses, lambda p: draw(found, p))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

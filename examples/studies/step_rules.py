@@ -18,18 +18,21 @@ Exit code 1 where a kernel misses what is asked, as `--small` does not judge: it
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-from importlib.metadata import version
+import functools
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _study import FRESH, Given, Outcome, Rows, Study
 
 import sgmcmc
 from sgmcmc import diagnostics, metrics
+
+STUDY = Study(
+    __file__, __doc__, small="two kernels, short chains", estimate=("1 minute", "15 minutes"),
+    options={**FRESH, "--only": {"help": "kernels whose name has this in it"}},
+)  # fmt: skip
 
 SEED, SIZE, EXAMPLES, BATCH, CHAINS, DRAWS = 2911, 20, 64, 8, 16, 1_000
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -96,7 +99,7 @@ def start(key):
 
 def run(kernel, data, seed: int, draws: int, thinning: int):
     key = jax.random.key(seed)
-    full = kernel.gradient.needs_full_batch
+    full = kernel.traits.batches == "all data"
     return sgmcmc.sample(
         key, kernel, start, data,
         batch_size=None if data is None or full else BATCH,
@@ -190,35 +193,24 @@ def draw(results: dict, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="two kernels, short chains")
-    parser.add_argument("--fresh", action="store_true", help="forget the results so far")
-    parser.add_argument("--only", help="kernels whose name has this in it")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder")
-    options = parser.parse_args(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "step_rules.json"
-    head = {
-        "seed": SEED, "small": options.small, "python": platform.python_version(),
-        **{name: version(name) for name in ("sgmcmc", "jax", "numpy")},
-    }  # fmt: skip
-    record = json.loads(path.read_text("utf-8")) if path.exists() and not options.fresh else {}
-    kept = record.get("kernels", {}) if {k: record.get(k) for k in head} == head else {}
+def measure(given: Given) -> Outcome:
+    head = {"seed": SEED, "small": given.small, **STUDY.versions()}
+    rows = Rows(given.json, head, "kernels", given.options.fresh)
     for name, noisy in cases():
         title = f"{name}, minibatches" if noisy else name
-        wanted = (name in SMALL and not noisy) if options.small else (options.only or "") in title
-        if wanted and title not in kept:
-            kept[title] = result_of(name, noisy, 100 if options.small else DRAWS)
-            path.write_text(json.dumps({**head, "kernels": kept}, indent=1), "utf-8")
-            print(title, kept[title]["text"], flush=True)
-    print(table(kept))
-    draw(kept, path.with_suffix(".png"))
-    missed = [name for name, r in kept.items() if r["share"] is None or r["share"] < SHARE]
-    for name in missed:
-        print(f"MISSED {name}: share {kept[name]['share']}")
-    return 1 if missed and not options.small else 0
+        only = given.options.only or ""
+        if (name in SMALL and not noisy) if given.small else only in title:
+            row = rows.get(title, result_of, name, noisy, 100 if given.small else DRAWS)
+            print(title, row["text"], flush=True)
+    print(table(rows.rows))
+    missed = [
+        f"{name}: share {row['share']}"
+        for name, row in rows.rows.items()
+        if row["share"] is None or row["share"] < SHARE
+    ]
+    asked = [] if given.small else missed
+    return Outcome(rows.record(missed=missed), asked, functools.partial(draw, rows.rows))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(STUDY.main(measure))

@@ -17,7 +17,6 @@ from sgmcmc.clocks._adaptive import SA_SGLD_CODE, SAMADAMS_CODE, AdaptiveClock, 
 from sgmcmc.clocks._base import AbstractClock, Clock
 from sgmcmc.clocks._schedules import (
     CyclicalClock,
-    EqualClock,
     as_clock,
     cyclical,
     decreasing,
@@ -33,7 +32,6 @@ __all__ = [
     "Clock",
     "Constant",
     "CyclicalClock",
-    "EqualClock",
     "Rate",
     "Schedule",
     "adaptive",

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,19 +24,19 @@ import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Constant, Rate, as_rate
-from sgmcmc.clocks._base import AbstractClock, Clock, nominal, ticked
+from sgmcmc._schedule import Constant, Rate, ScalarOrSchedule, as_rate
+from sgmcmc.clocks._base import AbstractClock, Clock, StepSize, nominal, ticked
 from sgmcmc.types import Array, ClockState, PyTree
 
 FORMS = ("sum", "ratio")
 
 # What the authors' published code sets by default; see the page "Choosing a step size".
 _SHARED = {"alpha": 1.0, "power": 0.25, "exponent": 2.0}
-SAMADAMS_CODE: Mapping[str, Any] = MappingProxyType(
+SAMADAMS_CODE: Mapping[str, PyTree] = MappingProxyType(
     {**_SHARED, "shortest": 0.1, "longest": 10.0, "scale": 1.0, "form": "sum"}
 )
 
-SA_SGLD_CODE: Mapping[str, Any] = MappingProxyType(
+SA_SGLD_CODE: Mapping[str, PyTree] = MappingProxyType(
     {**_SHARED, "shortest": 1e-6, "longest": 1.0, "scale": 5e4, "form": "ratio"}
 )
 
@@ -53,7 +52,7 @@ class AdaptiveClock(AbstractClock):
     exponent: Array
     scale: Array | None
     start: Array
-    monitor: Callable[[PyTree], Any] | None
+    monitor: Callable[[PyTree], PyTree] | None
     form: str = eqx.field(static=True)
     per_leaf: bool = eqx.field(static=True)
 
@@ -65,7 +64,7 @@ class AdaptiveClock(AbstractClock):
     def splits_leaves(self) -> bool:
         return self.per_leaf
 
-    def init(self, position: PyTree) -> ClockState:
+    def init(self, position: PyTree = ()) -> ClockState:
         """The first state; ζ is one number, or one for each leaf."""
         start = self.start.astype(trees.accumulator_dtype(position))
         memory = jax.tree.map(lambda _: start, position) if self.per_leaf else start
@@ -75,7 +74,7 @@ class AdaptiveClock(AbstractClock):
         """(Δτ, Δτ over the first, next state); the letter Z makes dt and weight of it."""
         return ticked(self.step_size, state)
 
-    def pace(self, memory: PyTree, dt: Array) -> Any:
+    def pace(self, memory: PyTree, dt: Array) -> PyTree:
         """ψ(ζ) Δτ, for each leaf where each has its own clock."""
         if not self.per_leaf:
             return self.factor(memory) * dt
@@ -144,7 +143,7 @@ class AdaptiveClock(AbstractClock):
 
 
 def adaptive(
-    step_size: Any,
+    step_size: ScalarOrSchedule | None,
     *,
     alpha: float | Array = 1.0,
     shortest: float | Array = 0.1,
@@ -152,7 +151,7 @@ def adaptive(
     power: float | Array = 0.25,
     exponent: float | Array = 2.0,
     scale: float | Array | None = None,
-    monitor: Callable[[PyTree], Any] | None = None,
+    monitor: Callable[[PyTree], PyTree] | None = None,
     form: str = "sum",
     start: float | Array | None = None,
     per_leaf: bool = False,
@@ -266,7 +265,7 @@ class Untuned(AbstractClock):
         return eqx.tree_at(lambda c: c.step_size, self.template, chosen)
 
 
-def as_adaptive(step_size: Any) -> AbstractClock:
+def as_adaptive(step_size: StepSize) -> AbstractClock:
     """An adaptive clock from one, or `adaptive` with its defaults from a number, schedule or None.
 
     Raises:

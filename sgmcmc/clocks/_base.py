@@ -1,13 +1,13 @@
 """The contract of a clock, and the plain one: a step size, constant or a schedule."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
 from equinox import AbstractVar
 
-from sgmcmc._schedule import Constant, Rate, Schedule, check_steps
+from sgmcmc._schedule import Constant, Rate, ScalarOrSchedule, Schedule, check_steps
 from sgmcmc.types import Array, ClockState, PyTree
 
 
@@ -44,11 +44,11 @@ class AbstractClock(eqx.Module):
         """Whether it was made with `step_size=None`, and no step is chosen yet."""
         return False
 
-    def init(self, position: PyTree) -> ClockState:
+    def init(self, position: PyTree = ()) -> ClockState:
         """The first state: no step made, and what an adaptive clock remembers."""
         return ClockState(jnp.zeros((), jnp.int32))
 
-    def pace(self, memory: PyTree, dt: Array) -> Array:
+    def pace(self, memory: PyTree, dt: Array) -> PyTree:
         """The dt of the sub-steps that begin with `memory`, out of the nominal `dt`."""
         return dt
 
@@ -70,14 +70,23 @@ class AbstractClock(eqx.Module):
             check_steps(self.step_size, num_burnin + num_samples * thinning)
 
 
+# What users hand in for a step size; None: it is to be chosen.
+StepSize: TypeAlias = ScalarOrSchedule | AbstractClock | None
+
+
 class Clock(AbstractClock):
-    """The pace set by a step size: constant, or a schedule of the step index."""
+    """The pace set by a step size: constant, or a schedule of the step index.
+
+    `weights`: "time", a draw weighs h_k/h_0; "equal", all weigh 1.
+    """
 
     step_size: Rate
+    weights: str = eqx.field(static=True, default="time")
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
         """(dt, weight, next state) of the step that begins now."""
-        return ticked(self.step_size, state)
+        dt, weight, following = ticked(self.step_size, state)
+        return dt, jnp.ones_like(weight) if self.weights == "equal" else weight, following
 
 
 def ticked(step_size: Rate, state: ClockState) -> tuple[Array, Array, ClockState]:

@@ -15,28 +15,16 @@ k counts all steps from 0, burn-in included.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Rate, Schedule, as_rate
+from sgmcmc._schedule import Rate, ScalarOrSchedule, Schedule, as_rate
 from sgmcmc.clocks._adaptive import Untuned
-from sgmcmc.clocks._base import AbstractClock, Clock, ticked
+from sgmcmc.clocks._base import AbstractClock, Clock, StepSize, ticked
 from sgmcmc.types import Array, ClockState
-
-
-class EqualClock(AbstractClock):
-    """A schedule all of whose draws weigh 1."""
-
-    step_size: Rate
-
-    def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(dt, 1, next state) of the step that begins now."""
-        dt, weight, following = ticked(self.step_size, state)
-        return dt, jnp.ones_like(weight), following
 
 
 class CyclicalClock(AbstractClock):
@@ -57,7 +45,7 @@ class CyclicalClock(AbstractClock):
         """Whether step `count` belongs to the exploration of its cycle."""
         return _phase(count, self.length) < self.exploration
 
-    def temperature(self, temperature: Any = 1.0) -> Rate:
+    def temperature(self, temperature: ScalarOrSchedule = 1.0) -> Rate:
         """`temperature` while sampling and 0 while exploring: a schedule for any kernel.
 
         A kernel that is not given it explores with noise; weights are 0 there all the same.
@@ -138,7 +126,7 @@ def decreasing(
     offset: float | Array = 1.0,
     power: float | Array = 0.55,
     weights: str = "time",
-) -> AbstractClock:
+) -> Clock:
     """h_k = initial · (1 + k/offset)^{−power} (Welling and Teh 2011: a (b + k)^{−γ}).
 
     The bias of a step vanishes with it, at the price of ever slower mixing.
@@ -157,8 +145,7 @@ def decreasing(
     initial = positive(initial, "initial")
     offset = positive(offset, "offset")
     power = positive(power, "power", most=1.0)
-    kind = EqualClock if weights == "equal" else Clock
-    return kind(Schedule(_Decreasing(initial, offset, power)))
+    return Clock(Schedule(_Decreasing(initial, offset, power)), weights)
 
 
 def cyclical(
@@ -210,16 +197,18 @@ def cyclical(
     return CyclicalClock(Schedule(_Cosine(initial, length)), length, share, weights)
 
 
-def as_clock(step_size: Any, *, adaptive: bool = False) -> AbstractClock:
+def as_clock(step_size: StepSize, *, adaptive: bool = False) -> AbstractClock:
     """A clock from a float, a schedule, a clock or None (to be tuned); `adaptive`: for Z.
 
     Raises:
         ValueError: an adaptive clock without Z, or Z without one.
     """
-    clock = step_size
     if step_size is None and not adaptive:
         return Untuned()
-    if not isinstance(clock, AbstractClock):
+    clock: AbstractClock
+    if isinstance(step_size, AbstractClock):
+        clock = step_size
+    else:
         clock = Clock(as_rate(step_size, "step_size", above_zero=True))
     if clock.adaptive != adaptive:
         raise ValueError(

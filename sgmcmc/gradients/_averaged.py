@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range
@@ -59,7 +60,7 @@ class Averaged(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Memory
-    ) -> tuple[Array, PyTree, Memory]:
+    ) -> tuple[Float[Array, ""], PyTree, Memory]:
         energy, gradient, _ = self.each.estimate(posterior, position, batch, ())
         mean = trees.axpy(1 - self.decay, gradient, trees.scale(self.decay, state.mean))
         seen = state.seen + 1

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import equinox as eqx
+from jaxtyping import Float
 
 from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
@@ -49,14 +50,14 @@ class AbstractEstimator(eqx.Module):
 
     def __call__(
         self, posterior: Posterior, position: PyTree, batch: Batch | PyTree, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         """`estimate`, with a pytree of arrays taken for a `Batch` of all its rows."""
         return self.estimate(posterior, position, as_batch(batch), state)
 
     @abstractmethod
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         """(estimate of U, its gradient, the estimator's next state).
 
         Args:

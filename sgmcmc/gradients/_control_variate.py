@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from sgmcmc import _checks as checks
 from sgmcmc._checks import at_least_one, check_data
@@ -89,7 +90,7 @@ class ControlVariate(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         anchor = Anchor(self._mode_like(position), state)
         return (*anchored_gradient(posterior, position, batch, anchor), state)
 
@@ -121,7 +122,7 @@ class SVRG(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Anchor
-    ) -> tuple[Array, PyTree, Anchor]:
+    ) -> tuple[Float[Array, ""], PyTree, Anchor]:
         return (*anchored_gradient(posterior, position, batch, state), state)
 
 

@@ -28,6 +28,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
@@ -44,7 +45,7 @@ class Minibatch(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         energy, gradient = posterior.potential_and_gradient(position, batch)
         return energy, shared(gradient, batch), state
 
@@ -65,7 +66,7 @@ class Full(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         if not posterior.has_data:
             energy, gradient = posterior.potential_and_gradient(position)
             return energy, gradient, state

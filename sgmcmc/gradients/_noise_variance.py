@@ -8,7 +8,7 @@ successive gradients hold the movement of the true gradient to O(h²) only.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -102,7 +102,7 @@ class RunningVariance(eqx.Module):
         return Memory(variance, gradient, memory.seen + 1)
 
 
-def given(estimate: Any) -> Given:
+def given(estimate: PyTree) -> Given:
     try:
         variance = jax.tree.map(lambda v: jnp.asarray(v, dtype=float), estimate)
     except (TypeError, ValueError):

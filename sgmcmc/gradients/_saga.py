@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import at_least_one
@@ -81,7 +82,7 @@ class SAGA(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Table
-    ) -> tuple[Array, PyTree, Table]:
+    ) -> tuple[Float[Array, ""], PyTree, Table]:
         batch, index = _indexed(batch)
         assert posterior.data_size is not None
         prior_energy, prior_gradient = jax.value_and_grad(posterior.prior_potential)(position)
@@ -165,12 +166,12 @@ def _difference(new: Array, old: Array) -> Array:
     return new.astype(wide) - old.astype(wide)
 
 
-def _sum(weights: Array, rows: Array) -> Array:
+def _sum(weights: Float[Array, " n"], rows: Float[Array, "n ..."]) -> Float[Array, ...]:
     """Σ_i weights_i rows_i."""
     # A product and a sum, since a matrix product of float32 may round to bfloat16 or TF32.
     shape = (-1,) + (1,) * (rows.ndim - 1)
     return jnp.sum(weights.astype(rows.dtype).reshape(shape) * rows, axis=0)
 
 
-def _total(rows: Array) -> Array:
+def _total(rows: Float[Array, "n ..."]) -> Float[Array, ...]:
     return jnp.sum(rows, axis=0, dtype=jnp.promote_types(rows.dtype, jnp.float32))

@@ -20,6 +20,7 @@ what is allowed. `order` is the weak order with exact gradients.
 
 from sgmcmc.kernels._base import AbstractDynamics, AbstractKernel, Traits
 from sgmcmc.kernels._euler import euler_maruyama, leimkuhler_matthews, sgld, symplectic_euler
+from sgmcmc.kernels._flows import AbstractFlow, Pace, Phase
 from sgmcmc.kernels._langevin import aboba, babo, baoab, bub, langevin, obabo, ubu
 from sgmcmc.kernels._psgld import psgld
 from sgmcmc.kernels._replica_exchange import replica_exchange
@@ -30,7 +31,10 @@ from sgmcmc.kernels._shifted_ode import quicsort, should, sort
 
 __all__ = [
     "AbstractDynamics",
+    "AbstractFlow",
     "AbstractKernel",
+    "Pace",
+    "Phase",
     "Traits",
     "aboba",
     "babo",

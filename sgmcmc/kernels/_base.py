@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,7 +18,7 @@ from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.metrics._base import AbstractMetric, AbstractPreconditioner
 from sgmcmc.streams._source import Source
 from sgmcmc.streams._streams import Stream
-from sgmcmc.types import Batches, Info, Key, PyTree, State
+from sgmcmc.types import Batches, Info, Key, NoiseKind, PyTree, State
 
 
 class Traits(NamedTuple):
@@ -121,7 +121,7 @@ class AbstractKernel(eqx.Module):
         """The momentum that belongs to the recorded position; default: that of the next state."""
         return self.drive(noise, state, batch)[0].momentum
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, float | str | None]:
         """What its `repr` and a run's `config` show: numbers and choices by name."""
         return {}
 
@@ -132,14 +132,14 @@ class AbstractKernel(eqx.Module):
 
     def __repr__(self) -> str:
         shown = [
-            value if name in ("metric", "gradient", "noise") else f"{name}={_short(value)}"
+            str(value) if name in ("metric", "gradient", "noise") else f"{name}={_short(value)}"
             for name, value in self.numbers().items()
             if value is not None and (name, value) not in DEFAULTS
         ]
         return f"{self.traits.name}({', '.join(shown)})"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """A number as it is written; "auto" for one that is still to be chosen."""
     if isinstance(value, float):
         return "auto" if math.isnan(value) else f"{value:g}"
@@ -174,7 +174,7 @@ class AbstractDynamics(AbstractKernel):
         def gradient(self) -> AbstractEstimator: ...
 
         @property
-        def noise(self) -> str: ...
+        def noise(self) -> NoiseKind: ...
 
     else:
         posterior: AbstractVar[Posterior]
@@ -183,9 +183,9 @@ class AbstractDynamics(AbstractKernel):
         temperature: AbstractVar[Rate]
         metric: AbstractVar[AbstractMetric | AbstractPreconditioner]
         gradient: AbstractVar[AbstractEstimator]
-        noise: AbstractVar[str]
+        noise: AbstractVar[NoiseKind]
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, float | str | None]:
         """Step size, friction, temperature, metric, gradient, noise."""
         return {
             "step_size": shown(self.clock.step_size),
@@ -208,7 +208,7 @@ class AbstractDynamics(AbstractKernel):
         return jax.tree.map(jnp.asarray, position)
 
 
-def shown(rate: Rate | None) -> Any:
+def shown(rate: Rate | None) -> float | str | None:
     """A rate as a run's `config` has it: a number, "schedule", or None."""
     if isinstance(rate, Constant):
         value = np.asarray(rate.value)
@@ -217,7 +217,7 @@ def shown(rate: Rate | None) -> Any:
     return None if rate is None else "schedule"
 
 
-def require_kernel(kernel: Any) -> None:
+def require_kernel(kernel: object) -> None:
     """Raise a TypeError unless it is a kernel, a ValueError where a number of it is an array."""
     if not isinstance(kernel, AbstractKernel):
         raise TypeError(

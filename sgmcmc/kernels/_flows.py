@@ -113,7 +113,7 @@ class AbstractFlow(eqx.Module):
             pace: friction, temperature, metric, clock.
         """
 
-    def init(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+    def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         """{name: memory} at the start; {} (default) for flows without one."""
         return {}
 

@@ -6,7 +6,6 @@ Words, short lists of sub-steps and the third-order schemes differ in `phases` a
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         """Rows of standard normals of a step."""
 
     @abstractmethod
-    def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
+    def phases(self, noise: Array, state: State, batch: PyTree) -> tuple[Phase, Phase]:
         """Where the word ends, which is recorded, and where the step ends, which is kept."""
 
     @property
@@ -46,7 +45,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         """The share of a step by which the state's momentum is kicked beyond the word's end."""
         return 0.0
 
-    def first_extra(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+    def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         """`State.extra` at the start."""
         return {}
 
@@ -76,12 +75,12 @@ class AbstractPhaseKernel(AbstractDynamics):
             spread = jnp.sqrt(self.temperature(clock.count))
             momentum = trees.scale(spread, noises.to_tree(standard[0], position))
         estimator = self.gradient.init(self.posterior, position, data)
-        state = State(position, momentum, estimator, (), clock)
-        extra = self.first_extra(position, self.pace(state), extra_key)
+        friction = jnp.zeros(()) if self.friction is None else self.friction(clock.count)
+        extra = self.first_extra(position, friction, extra_key)
         memory: PyTree = ()
         if isinstance(self.metric, AbstractPreconditioner):
             memory = self.metric.init(position)
-        return state._replace(metric=memory, extra=extra)
+        return State(position, momentum, estimator, memory, clock, extra)
 
     def draw(self, rng_key: Key, state: State) -> Array:
         """(rows, d) floats under `noise="gaussian"`, uint32 words under "fast"."""
@@ -96,12 +95,12 @@ class AbstractPhaseKernel(AbstractDynamics):
         """The momentum where the word ends; the state stands at another phase of it."""
         return self.phases(noise, state, batch)[0].momentum
 
-    def drive(self, noise: Array, state: State, batch: Any) -> tuple[State, Info]:
+    def drive(self, noise: Array, state: State, batch: PyTree) -> tuple[State, Info]:
         """One step. `noise` may be floats or words, whatever the kernel's own kind."""
         following, info, _ = self.advance(noise, state, batch)
         return following, info
 
-    def advance(self, noise: Array, state: State, batch: Any) -> tuple[State, Info, Phase]:
+    def advance(self, noise: Array, state: State, batch: PyTree) -> tuple[State, Info, Phase]:
         """`drive`, and the phase in which the step ends."""
         end, after = self.phases(noise, state, batch)
         time, weight = self.clock.account(state.clock, end.clock, self.friction is None)

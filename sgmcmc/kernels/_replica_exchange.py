@@ -25,6 +25,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range, count
@@ -143,7 +144,7 @@ class ReplicaExchange(AbstractKernel):
         drawn = jax.vmap(lambda i: self._draw_one(rng_key, state, i))(steps)
         return Draws(drawn, self._uniforms(rng_key))
 
-    def drive(self, noise: Draws, state: State, batch: Any) -> tuple[State, Info]:
+    def drive(self, noise: Draws, state: State, batch: PyTree) -> tuple[State, Info]:
         """`swap_every` steps of all replicas, and one attempt to swap neighbours."""
 
         def pick(i: Array | int) -> PyTree:
@@ -151,7 +152,7 @@ class ReplicaExchange(AbstractKernel):
 
         return self._run(pick, noise.uniforms, state, batch)
 
-    def step(self, rng_key: Key, state: State, batch: Any = None) -> tuple[State, Info]:
+    def step(self, rng_key: Key, state: State, batch: PyTree = None) -> tuple[State, Info]:
         """`drive(draw(rng_key, state), state, batch)`, with the numbers of one step at a time."""
 
         def pick(i: Array | int) -> PyTree:
@@ -165,7 +166,7 @@ class ReplicaExchange(AbstractKernel):
         states = jax.vmap(lambda one: self.inner.refresh(one, data))(replicas.states)
         return state._replace(extra=replicas._replace(states=states))
 
-    def measure(self, positions: PyTree, batch: Any) -> swaps.Measured:
+    def measure(self, positions: PyTree, batch: PyTree) -> swaps.Measured:
         """Energies by temperature, from `batch`; `positions` by temperature too."""
         traits = self.inner.gradient.traits
         batch, posterior = as_batch(batch), self.posterior
@@ -190,12 +191,12 @@ class ReplicaExchange(AbstractKernel):
         return jax.random.uniform(key, (self.temperatures.shape[-1] - 1,))
 
     def _run(
-        self, pick: Callable[[Any], PyTree], uniforms: Array, state: State, batch: Any
+        self, pick: Callable[[Array | int], PyTree], uniforms: Array, state: State, batch: PyTree
     ) -> tuple[State, Info]:
         states, order = state.extra
         heat = self.temperatures[jnp.argsort(order)]
 
-        def advance(noise: PyTree, states: State, part: Any) -> tuple[State, Info]:
+        def advance(noise: PyTree, states: State, part: PyTree) -> tuple[State, Info]:
             one = lambda t, noise, state: self._at(t).drive(noise, state, part)  # noqa: E731
             return jax.vmap(one)(heat, noise, states)
 
@@ -225,7 +226,7 @@ class ReplicaExchange(AbstractKernel):
         swapped = order[partner]
         new_heat = self.temperatures[jnp.argsort(swapped)]
         factor = jnp.sqrt(new_heat / heat)
-        states = _rescaled(factor, states, kicks)
+        states = rescaled(factor, states, kicks)
         extra = states.extra
         for name in self.inner.keeps_temperature:
             extra = {**extra, name: extra[name].at[swapped].set(extra[name][order])}
@@ -235,7 +236,7 @@ class ReplicaExchange(AbstractKernel):
         report = self._report(following, info, measured.energies[partner[0]], factor)
         return following, report._replace(time=elapsed + info.time[0], acceptance=acceptance)
 
-    def _batch(self, batch: Any, i: Array | int) -> Any:
+    def _batch(self, batch: PyTree, i: Array | int) -> PyTree:
         """The batch (or batches) of the replicas' step i."""
         if self.traits.batches_per_step == 1:
             return batch
@@ -244,7 +245,7 @@ class ReplicaExchange(AbstractKernel):
             return jax.tree.map(lambda x: x[i], batch)
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * each, each), batch)
 
-    def _swap_batch(self, batch: Any) -> Any:
+    def _swap_batch(self, batch: PyTree) -> PyTree:
         """One that no step has seen: a position knows the batches that led to it."""
         return batch if self.traits.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
 
@@ -288,7 +289,7 @@ def at_temperature(kernel: AbstractPhaseKernel, temperature: Array) -> AbstractP
     return made
 
 
-def _rescaled(factor: Array, states: State, kicks: PyTree) -> State:
+def rescaled(factor: Array, states: State, kicks: PyTree) -> State:
     """Each replica with a momentum of its new temperature, `factor` = √(T_new/T_old).
 
     r ← s (r + tG) − tG, `kicks` = (t, G); () where no kick is pending.
@@ -306,7 +307,7 @@ def _rescaled(factor: Array, states: State, kicks: PyTree) -> State:
 
 def replica_exchange(
     kernel: AbstractPhaseKernel,
-    temperatures: Any,
+    temperatures: ArrayLike,
     *,
     swap_every: int,
     energy_variance: float | Array | str = "without_replacement",
@@ -389,7 +390,7 @@ def replica_exchange(
     )
 
 
-def _ladder(temperatures: Any) -> Array:
+def _ladder(temperatures: ArrayLike) -> Array:
     """T₁ < … < T_R as an array."""
     ladder = jnp.asarray(temperatures, dtype=float)
     if ladder.ndim != 1 or ladder.shape[0] < 2:
@@ -404,7 +405,7 @@ def _ladder(temperatures: Any) -> Array:
     return ladder
 
 
-def _check_kernel(kernel: Any) -> None:
+def _check_kernel(kernel: object) -> None:
     if not isinstance(kernel, AbstractPhaseKernel):
         raise TypeError(
             f"kernel: got {type(kernel).__name__}; expected a sampler by sub-steps such as "

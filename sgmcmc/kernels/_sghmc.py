@@ -7,7 +7,7 @@ step therefore adds 2γTh − h²V̂ alone, V̂ an estimate of V for each coordi
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Constant
+from sgmcmc._schedule import Constant, Friction, ScalarOrSchedule
+from sgmcmc.clocks._base import StepSize
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.gradients._noise_variance import Given, RunningVariance, given
@@ -27,19 +28,19 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import spell, table
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import Diagonal, Identity, identity
-from sgmcmc.types import Array, Key, PyTree
+from sgmcmc.types import Array, Key, NoiseKind, PyTree
 
 
 def sghmc(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
-    noise_estimate: Any = None,
+    noise: NoiseKind = "gaussian",
+    noise_estimate: PyTree | RunningVariance = None,
 ) -> SplittingKernel:
     """SGHMC (Chen, Fox and Guestrin 2014, arXiv 1402.4102), a fresh batch each step.
 
@@ -90,7 +91,7 @@ class CompensatedFriction(AbstractFlow):
     rubs: ClassVar[bool] = True
     linear: ClassVar[bool] = True
 
-    def init(self, position: PyTree, pace: Pace, key: Key) -> dict[str, PyTree]:
+    def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         self.estimate.check(position)
         return {"noise_estimate": self.estimate.init(position)}
 
@@ -129,7 +130,7 @@ class CompensatedFriction(AbstractFlow):
         return trees.scale(t**2, pace.metric.to_momentum(pace.metric.to_momentum(variance)))
 
 
-def _estimate(noise_estimate: Any, metric: Any) -> Given | RunningVariance:
+def _estimate(noise_estimate: PyTree, metric: object) -> Given | RunningVariance:
     """V̂ as `sghmc` takes it.
 
     Raises:
@@ -163,7 +164,7 @@ def _require_room(kernel: SplittingKernel, estimate: Given) -> None:
         )
 
 
-def _whitened(given: Given, metric: Any) -> list[Array]:
+def _whitened(given: Given, metric: object) -> list[Array]:
     """Leaves of the variance of L ∇U, L the metric's diagonal factor."""
     scale = metric.scale if isinstance(metric, Diagonal) else jnp.ones(())
     if isinstance(scale, jax.Array) and scale.ndim == 0:

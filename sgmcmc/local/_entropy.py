@@ -15,7 +15,7 @@ which is `Posterior(…).with_likelihood_power(1 / N)` without a prior.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,9 +26,9 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Rate, as_rate
+from sgmcmc._schedule import Rate, ScalarOrSchedule, as_rate
 from sgmcmc.kernels._base import AbstractDynamics, require_kernel
-from sgmcmc.types import Array, Key, PyTree
+from sgmcmc.types import Array, Key, PyTree, State
 
 
 class LocalGradient(NamedTuple):
@@ -95,7 +95,9 @@ class LocalEntropy(eqx.Module):
         state = kernel.init(params, begin_key)
         carry = (state, self.start(params), jnp.asarray(True))
 
-        def inner(carry: tuple[Any, PyTree, Array], given: tuple[Array, PyTree]) -> Any:
+        def inner(
+            carry: tuple[State, PyTree, Array], given: tuple[Array, PyTree]
+        ) -> tuple[tuple[State, PyTree, Array], Array]:
             state, mean, finite = carry
             t, batch = given
             state, info = kernel.step(jax.random.fold_in(step_key, t), state, batch)
@@ -156,7 +158,7 @@ class LocalEntropy(eqx.Module):
         error = temperature * jnp.sqrt(jnp.maximum(1 / effective - 1 / num_samples, 0))
         return LocalValue(value, error, effective)
 
-    def about(self, center: PyTree, precision: Array) -> Any:
+    def about(self, center: PyTree, precision: Array) -> AbstractDynamics:
         """The kernel, its posterior localised about `center`."""
         posterior = self.kernel.posterior.localized(center, precision)
         return eqx.tree_at(lambda k: k.posterior, self.kernel, posterior)
@@ -174,8 +176,8 @@ class LocalEntropy(eqx.Module):
 
 
 def local_entropy(
-    kernel: Any,
-    precision: Any,
+    kernel: AbstractDynamics,
+    precision: ScalarOrSchedule,
     *,
     num_steps: int = 20,
     averaging: float | None = 0.25,

@@ -51,15 +51,16 @@ def fold(
         The last state, and the total.
     """
     state = kernel.init(start, keys.state, source.data)
+    stream_key = keys.steps if keys.stream is None else keys.stream  # not read without data
 
     def body(t: Array, carry: tuple[State, Array, PyTree]) -> tuple[State, Array, PyTree]:
         state, order, total = carry
         state, order, info = take_step(
-            kernel, source, keys.steps, keys.stream, t, state, order, no_vmap
+            kernel, source, keys.steps, stream_key, t, state, order, no_vmap
         )
         return state, order, update(t, state, info, total)
 
-    begin = (state, empty_order(source, keys.stream), init(state))
+    begin = (state, empty_order(source, stream_key), init(state))
     state, _, total = jax.lax.fori_loop(0, num_steps, body, begin)
     return state, total
 
@@ -68,7 +69,7 @@ def take_step(
     kernel: AbstractKernel,
     source: Source,
     steps_keys: Key,
-    stream_keys: Key | None,
+    stream_keys: Key,
     t: Array,
     state: State,
     order: Array,

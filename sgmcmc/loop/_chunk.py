@@ -84,6 +84,32 @@ class Span(NamedTuple):
     record: Array
 
 
+class Piece(NamedTuple):
+    """What one chunk makes: groups of steps, and whether each ends in a draw."""
+
+    num_draws: int
+    steps_per_draw: int
+    record: bool
+
+    @property
+    def steps(self) -> int:
+        return self.num_draws * self.steps_per_draw
+
+    def from_step(self, start: int) -> Span:
+        """The span that begins at step `start`."""
+        number = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
+        return Span(
+            number(start),
+            number(self.num_draws),
+            number(self.steps_per_draw),
+            jnp.asarray(self.record),
+        )
+
+
+# A chunk of no step: it compiles, and says what shapes a draw has.
+NO_STEP = Piece(0, 1, False)
+
+
 class Recorded(NamedTuple):
     """One draw of each chain, or, with a leading axis, a chunk's."""
 

@@ -17,7 +17,14 @@ on the L-th call: a gradient step of Σ_a [−F(x_a; γ) + (ρ/2) ‖x_a − x̄
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
+
+from sgmcmc._schedule import ScalarOrSchedule
+
+if TYPE_CHECKING:
+    import optax
+
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -154,16 +161,16 @@ class EntropySampler(EntropyOptimizer):
 
 def entropy_sgd(
     key: Key,
-    learning_rate: Any,
+    learning_rate: ScalarOrSchedule,
     *,
-    precision: Any,
+    precision: ScalarOrSchedule,
     step_size: float,
     num_steps: int = 20,
     averaging: float = 0.25,
     temperature: float = 1e-8,
     momentum: float = 0.0,
     absorbed: bool = False,
-) -> Any:
+) -> optax.GradientTransformation:
     """Entropy-SGD, for an ordinary optax training loop or `sgmcmc.optim.fit`.
 
     Each call takes the gradient of one minibatch at the parameters, so L calls are one outer
@@ -205,16 +212,16 @@ def entropy_sgd(
 
 def entropy_sgld(
     key: Key,
-    learning_rate: Any,
+    learning_rate: ScalarOrSchedule,
     *,
     temperature: float,
-    precision: Any,
+    precision: ScalarOrSchedule,
     step_size: float,
     power: float = 1.0,
     num_steps: int = 20,
     averaging: float = 0.25,
     absorbed: bool = False,
-) -> Any:
+) -> optax.GradientTransformation:
     """Entropy-SGLD: Entropy-SGD whose anchor is a draw from about exp(βF/T).
 
         x ← x − η γ (x − μ) + √(2ηT/β) ξ
@@ -244,16 +251,16 @@ def entropy_sgld(
 
 
 def numbers(
-    key: Any,
-    learning_rate: Any,
-    precision: Any,
-    step_size: Any,
-    num_steps: Any,
-    averaging: Any,
-    temperature: Any,
-    momentum: Any,
+    key: Key,
+    learning_rate: ScalarOrSchedule,
+    precision: ScalarOrSchedule,
+    step_size: float,
+    num_steps: int,
+    averaging: float,
+    temperature: float,
+    momentum: float,
     absorbed: bool,
-) -> dict[str, Any]:
+) -> dict[str, PyTree]:
     """The checked fields of an `EntropyOptimizer`."""
     checks.count(num_steps, "num_steps", least=1)
     check_range(momentum, "momentum", above_zero=False, below=1.0)
@@ -271,7 +278,7 @@ def numbers(
     }
 
 
-def transformation(optimizer: EntropyOptimizer) -> Any:
+def transformation(optimizer: EntropyOptimizer) -> optax.GradientTransformation:
     """As optax has it, of `Partial`s: other numbers are the same trace, and jax.jit takes them."""
     import optax  # not at the top: `import sgmcmc` is quick without it
 
@@ -329,17 +336,17 @@ class Parle(EntropyOptimizer):
 def parle(
     key: Key,
     num_replicas: int,
-    learning_rate: Any,
+    learning_rate: ScalarOrSchedule,
     *,
-    precision: Any,
-    coupling: Any,
+    precision: ScalarOrSchedule,
+    coupling: ScalarOrSchedule,
     step_size: float,
     num_steps: int = 25,
     averaging: float = 0.25,
     temperature: float = 0.0,
     momentum: float = 0.0,
     absorbed: bool = False,
-) -> Any:
+) -> optax.GradientTransformation:
     """Parle: n replicas of Entropy-SGD, coupled to their mean every L steps.
 
     The parameters and the gradients have a leading replica axis, as `sgmcmc.optim.fit(…,

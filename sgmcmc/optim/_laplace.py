@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -35,7 +36,7 @@ def laplace(
     data: PyTree = None,
     *,
     num_steps: int = 4_000,
-    learning_rate: Any = 0.02,
+    learning_rate: float | Callable[[Array], Array] = 0.02,
 ) -> Laplace:
     """The mode and the inverse Hessian there, for posteriors of few parameters.
 
@@ -98,9 +99,22 @@ def laplace(
     return Laplace(mode, covariance)
 
 
+def hessian(posterior: Posterior, params: PyTree, data: PyTree = None) -> Array:
+    """The Hessian of the potential U, (d, d), over the parameters raveled in tree order.
+
+    Takes d × d numbers and all data at once; `diagnostics.curvature_of` has its products with
+    vectors instead, block by block.
+
+    Args:
+        posterior: its potential U = −log density, prior and scaled likelihood together.
+        params: where, a pytree of floating arrays with d numbers.
+        data: all the examples; None for a target without any.
+    """
+    return _hessian(posterior, params, data)
+
+
 @eqx.filter_jit
-def hessian(posterior: Posterior, params: PyTree, data: PyTree) -> Array:
-    """The Hessian of U, (d, d), over the parameters raveled in tree order."""
+def _hessian(posterior: Posterior, params: PyTree, data: PyTree) -> Array:
     flat, unravel = ravel_pytree(params)
     batch = None if data is None else Batch(data)
     return jax.hessian(lambda x: posterior.potential(unravel(x), batch))(flat)
@@ -118,7 +132,7 @@ class _Whitened(eqx.Module):
     posterior: Posterior
     start: Array
     factor: Array
-    unravel: Any = eqx.field(static=True)
+    unravel: Callable[[Array], PyTree] = eqx.field(static=True)
 
     def place(self, z: Array) -> PyTree:
         return self.unravel(self.start + self.factor @ z)

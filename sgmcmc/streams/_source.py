@@ -6,7 +6,7 @@ Every loop calls `following`: that of `sample`, and the steps bound for others' 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ class Source(NamedTuple):
         return (0 if self.data is None else leading_axis(self.data), self.batch_size)
 
 
-def no_vmap(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
+def no_vmap(function: Callable[..., PyTree], in_axes: PyTree = 0) -> Callable[..., PyTree]:
     """Stands in for `jax.vmap` where there is a single chain and no chain axis."""
     return function
 
@@ -120,8 +120,8 @@ def empty_order(source: Source, key: Key) -> Array:
 
 
 def next_batch(
-    source: Source, keys: Key, t: Array, order: Array, over_chains: Callable[..., Any]
-) -> tuple[Array, Any, Any]:
+    source: Source, keys: Key, t: Array, order: Array, over_chains: Callable[..., PyTree]
+) -> tuple[Array, PyTree, PyTree]:
     """(order, batch, its vmap axes) of step t; the epoch's permutation is made when t opens it.
 
     Args:
@@ -135,7 +135,7 @@ def next_batch(
         return order, None, None
     several = source.per_step > 1 or source.needs_data
     if source.stream.law == "all":
-        batch: Any = Batch(source.data)
+        batch: PyTree = Batch(source.data)
         if source.needs_data:
             return order, Blocks(None, source.data), None
         if several:
@@ -159,7 +159,7 @@ def next_batch(
 
 
 def _turn(
-    source: Source, keys: Key, counter: Array, order: Array, over_chains: Callable[..., Any]
+    source: Source, keys: Key, counter: Array, order: Array, over_chains: Callable[..., PyTree]
 ) -> tuple[Array, Batch]:
     """The order and the batch at one count of batches."""
     stream, sizes = source.stream, source.sizes

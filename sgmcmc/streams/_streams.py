@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
 from sgmcmc.types import Array, Batch, Key, PyTree
 
@@ -22,9 +23,9 @@ from sgmcmc.types import Array, Batch, Key, PyTree
 class Rows(NamedTuple):
     """The rows of one batch: index (n,) int32, mask (n,) or None, share () or None."""
 
-    index: Array  # type: ignore[assignment]  # hides tuple.index
-    mask: Array | None = None
-    share: Array | None = None
+    index: Int[Array, " n"]  # type: ignore[assignment]  # hides tuple.index
+    mask: Bool[Array, " n"] | None = None
+    share: Float[Array, ""] | None = None
 
 
 Law: TypeAlias = Literal["independent", "sweep", "there and back", "fixed", "all"]
@@ -108,7 +109,9 @@ def num_batches(data_size: int, batch_size: int) -> int:
     return -(-data_size // batch_size)
 
 
-def order_at(stream: Stream, key: Key, counter: Array, data_size: int, batch_size: int) -> Array:
+def order_at(
+    stream: Stream, key: Key, counter: Array, data_size: int, batch_size: int
+) -> Int[Array, " k"]:
     """What the epoch of step `counter` prepares; empty where there is nothing to prepare."""
     if stream.order is None:
         return jnp.zeros((0,), jnp.int32)
@@ -184,18 +187,22 @@ def require_reversible(stream: Stream, num_steps: int, data_size: int, batch_siz
     )
 
 
-def _permutation(key: Key, epoch: Array, data_size: int, batch_size: int) -> Array:
+def _permutation(key: Key, epoch: Array, data_size: int, batch_size: int) -> Int[Array, " k"]:
     order = jax.random.permutation(jax.random.fold_in(key, epoch), data_size).astype(jnp.int32)
     padding = num_batches(data_size, batch_size) * batch_size - data_size
     return jnp.concatenate([order, order[:padding]])
 
 
-def _draw_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+def _draw_rows(
+    order: Int[Array, " k"], key: Key, counter: Int[Array, ""], data_size: int, batch_size: int
+) -> Rows:
     key = jax.random.fold_in(key, counter)
     return Rows(jax.random.randint(key, (batch_size,), 0, data_size, jnp.int32))
 
 
-def _forward_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+def _forward_rows(
+    order: Int[Array, " k"], key: Key, counter: Int[Array, ""], data_size: int, batch_size: int
+) -> Rows:
     return _cut(order, counter % num_batches(data_size, batch_size), data_size, batch_size)
 
 
@@ -207,7 +214,9 @@ def _there_and_back_rows(
     return _cut(order, jnp.where(j < k, j, 2 * k - 1 - j), data_size, batch_size)
 
 
-def _cyclic_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+def _cyclic_rows(
+    order: Int[Array, " k"], key: Key, counter: Int[Array, ""], data_size: int, batch_size: int
+) -> Rows:
     k = num_batches(data_size, batch_size)
     place = (counter % k) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
     if k * batch_size == data_size:
@@ -216,11 +225,13 @@ def _cyclic_rows(order: Array, key: Key, counter: Array, data_size: int, batch_s
     return Rows(place % data_size, mask, jnp.sum(mask) * (k / data_size))
 
 
-def _all_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+def _all_rows(
+    order: Int[Array, " k"], key: Key, counter: Int[Array, ""], data_size: int, batch_size: int
+) -> Rows:
     return Rows(jnp.arange(data_size, dtype=jnp.int32))
 
 
-def _cut(order: Array, j: Array, data_size: int, batch_size: int) -> Rows:
+def _cut(order: Int[Array, " k"], j: Int[Array, ""], data_size: int, batch_size: int) -> Rows:
     """Batch j of an order whose length is K n, padding included."""
     index = jax.lax.dynamic_slice(order, (j * batch_size,), (batch_size,))
     if order.shape[0] == data_size:

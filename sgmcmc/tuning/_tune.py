@@ -21,9 +21,8 @@ from sgmcmc.exact._blackjax import AbstractFullGradientKernel
 from sgmcmc.kernels._base import AbstractDynamics, require_kernel
 from sgmcmc.kernels._replica_exchange import ReplicaExchange, at_temperature
 from sgmcmc.kernels._splitting import SplittingKernel
-from sgmcmc.loop._starts import derive, positions
+from sgmcmc.loop._start import placed
 from sgmcmc.metrics._base import AbstractPreconditioner
-from sgmcmc.streams._source import data_and_stream
 from sgmcmc.streams._streams import Stream
 from sgmcmc.tuning._adaptive import choose_with_clock
 from sgmcmc.tuning._by_acceptance import choose_by_acceptance
@@ -102,13 +101,9 @@ def choose_for_run(
     key = checks.typed_key(key)
     checks.count(num_chains, "num_chains", least=1)
     checks.count(num_burnin, "num_burnin", least=0)
-    data, chosen, batch_size = data_and_stream(
-        kernel.posterior, data, stream, batch_size, kernel.traits.batches,
-        kernel.traits.batches_per_step,
-    )  # fmt: skip
-    start_keys, _, _ = derive(jax.random.clone(key), num_chains)
-    start = jax.tree.map(lambda x: x[0], positions(start_keys, kernel, params, data)[0])
-    problem = Problem(start, data, chosen, batch_size, num_burnin)
+    start = placed(jax.random.clone(key), kernel, params, data, batch_size, stream, int(num_chains))
+    first = jax.tree.map(lambda x: x[0], start.position)
+    problem = Problem(first, start.data, start.stream, start.batch_size, num_burnin)
     return choose(kernel, jax.random.fold_in(key, 2**31 - 1), problem)
 
 

@@ -72,7 +72,7 @@ def test_steps_lie_between_their_bounds(form):
 def test_a_start_is_safe(numbers):
     """The first step is at most twice the shortest, whatever the gradient at the start."""
     clock = clocks.adaptive(0.1, **numbers)
-    first = float(clock.factor(clock.begin(TREE).memory))
+    first = float(clock.factor(clock.init(TREE).memory))
     np.testing.assert_allclose(first, 2 * float(clock.shortest), rtol=1e-6)
 
 
@@ -128,8 +128,8 @@ def test_weights_and_times_belong_together():
 def test_words_with_z():
     """ZBAOABZ takes one gradient, is of order 2, and `langevin` makes it from a number."""
     kernel = sgmcmc.langevin(POSTERIOR, 0.1, word="ZBAOABZ")
-    assert (kernel.gradient_evaluations, kernel.order) == (1, 2)
-    assert sgmcmc.langevin(POSTERIOR, 0.1, word="ZUBUZ").gradient_evaluations == 2
+    assert (kernel.traits.gradient_evaluations, kernel.traits.order) == (1, 2)
+    assert sgmcmc.langevin(POSTERIOR, 0.1, word="ZUBUZ").traits.gradient_evaluations == 2
     named = sgmcmc.samadams(POSTERIOR, 0.1)
     state = kernel.init(jnp.ones(3), jax.random.key(0))
     noise = jax.random.normal(jax.random.key(1), (1, 3))

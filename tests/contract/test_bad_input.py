@@ -140,7 +140,7 @@ ROWS = {
     "key many": (lambda: call(key=jax.random.split(jax.random.key(0), 3)), T, r"key: got .*\(3,\)"),
     "key words": (lambda: call(key=jnp.zeros(3, jnp.uint32)), T, r"key: got .*\(3,\)"),
     "key floats": (lambda: call(key=jnp.zeros(2)), T, "key: got"),
-    "kernel": (lambda: call(kernel=log_prior), T, "kernel: got function without init"),
+    "kernel": (lambda: call(kernel=log_prior), T, "kernel: got function; expected a sampler"),
 }  # fmt: skip
 
 

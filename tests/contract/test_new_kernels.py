@@ -110,7 +110,7 @@ def test_fast_noise_and_other_dtypes(name):
     following, info = eqx.filter_jit(kernel.step)(jax.random.key(1), state, jnp.asarray(DATA[:6]))
     assert [x.dtype for x in jax.tree.leaves(following)] == shapes
     assert bool(info.finite)
-    assert kernel.gradient_evaluations == 1
+    assert kernel.traits.gradient_evaluations == 1
 
 
 def test_a_loaded_run_wants_its_own_kernel():

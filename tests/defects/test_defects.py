@@ -12,7 +12,7 @@ from sgmcmc import _tree as trees
 from sgmcmc import noise
 from sgmcmc.diagnostics import stationary_law
 from sgmcmc.gradients._minibatch import Minibatch
-from sgmcmc.kernels import _flows as substeps
+from sgmcmc.kernels import _euler as euler
 from sgmcmc.kernels._splitting import SplittingKernel
 from sgmcmc.metrics import _constant as constant
 from tests.laws import oracle, samplers
@@ -90,8 +90,8 @@ def test_the_right_kernels_pass(name):
 class Unscaled(Minibatch):
     """Forgets N/n."""
 
-    def __call__(self, posterior, position, batch, state):
-        energy, gradient, state = super().__call__(posterior, position, batch, state)
+    def estimate(self, posterior, position, batch, state):
+        energy, gradient, state = super().estimate(posterior, position, batch, state)
         return energy, trees.scale(1 / posterior.data_size, gradient), state
 
 
@@ -119,9 +119,9 @@ def test_noise_of_the_wrong_size(monkeypatch):
         return step
 
     for size in (jnp.sqrt, lambda t: t):
-        monkeypatch.setattr(substeps, "overdamped_euler", wrong(size))
+        monkeypatch.setattr(euler, "overdamped_euler", wrong(size))
         must_fail(check_law, "sgld", sgld())
-    monkeypatch.setattr(substeps, "overdamped_euler", wrong(lambda t: jnp.sqrt(2 * t)))
+    monkeypatch.setattr(euler, "overdamped_euler", wrong(lambda t: jnp.sqrt(2 * t)))
     check_law("sgld", sgld())
 
 
@@ -157,8 +157,8 @@ def test_half_a_sub_step(name):
 class Tempered(Minibatch):
     """Divides the gradient by a temperature of 3."""
 
-    def __call__(self, posterior, position, batch, state):
-        energy, gradient, state = super().__call__(posterior, position, batch, state)
+    def estimate(self, posterior, position, batch, state):
+        energy, gradient, state = super().estimate(posterior, position, batch, state)
         return energy, trees.scale(1 / 3, gradient), state
 
 
@@ -182,11 +182,12 @@ class Stale(SplittingKernel):
 
     def init(self, position, rng_key, data=None):
         state = super().init(position, rng_key, data)
-        return state._replace(extra=trees.zeros_like(state.position))
+        return state._replace(extra={**state.extra, "stale": trees.zeros_like(state.position)})
 
-    def _evaluate(self, phase, batch):
-        after = super()._evaluate(phase, batch)
-        return after._replace(gradient=phase.extra, extra=after.gradient)
+    def evaluated(self, phase, batch):
+        after = super().evaluated(phase, batch)
+        extra = {**phase.extra, "stale": after.gradient}
+        return after._replace(gradient=phase.extra["stale"], extra=extra)
 
 
 @pytest.mark.parametrize("name", ["UBU", "sgld", "BAOAB"])

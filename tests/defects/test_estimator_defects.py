@@ -53,16 +53,16 @@ def test_the_right_estimators_pass(name):
 class UpdatedFirst(SAGA):
     """Writes the batch's gradients into the table before it uses the table."""
 
-    def __call__(self, posterior, position, batch, state):
-        state = super().__call__(posterior, position, batch, state)[2]
-        return super().__call__(posterior, position, batch, state)
+    def estimate(self, posterior, position, batch, state):
+        state = super().estimate(posterior, position, batch, state)[2]
+        return super().estimate(posterior, position, batch, state)
 
 
 class CountedTwice(SAGA):
     """Adds the change of an example that was drawn twice to the running sum twice."""
 
-    def __call__(self, posterior, position, batch, state):
-        energy, gradient, after = super().__call__(posterior, position, batch, state)
+    def estimate(self, posterior, position, batch, state):
+        energy, gradient, after = super().estimate(posterior, position, batch, state)
         change = jax.tree.map(lambda new, old: (new - old)[batch.index], after.rows, state.rows)
         total = jax.tree.map(lambda t, c: t + jnp.sum(c, axis=0), state.total, change)
         return energy, gradient, after._replace(total=total)
@@ -71,8 +71,8 @@ class CountedTwice(SAGA):
 class UnscaledSnapshot(SVRG):
     """Forgets N/n on the batch's gradients at the snapshot."""
 
-    def __call__(self, posterior, position, batch, state):
-        energy, gradient, state = super().__call__(posterior, position, batch, state)
+    def estimate(self, posterior, position, batch, state):
+        energy, gradient, state = super().estimate(posterior, position, batch, state)
         there = jax.grad(posterior.data_potential)(state.position, batch)
         count = len(batch.index) if batch.mask is None else jnp.sum(batch.mask)
         return energy, trees.axpy(1 - count / posterior.data_size, there, gradient), state

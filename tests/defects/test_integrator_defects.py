@@ -76,13 +76,13 @@ class StaleFirst:
 
     def init(self, position, rng_key, data=None):
         state = super().init(position, rng_key, data)
-        return state._replace(extra=trees.zeros_like(state.position))
+        return state._replace(extra={"stale": trees.zeros_like(state.position)})
 
-    def _evaluate(self, phase, batch):
-        after = super()._evaluate(phase, batch)
+    def evaluated(self, phase, batch):
+        after = super().evaluated(phase, batch)
         if not isinstance(phase.gradient, tuple):  # the second gradient of the step
-            return after._replace(extra=after.gradient)
-        return after._replace(gradient=phase.extra)
+            return after._replace(extra={"stale": after.gradient})
+        return after._replace(gradient=phase.extra["stale"])
 
 
 class StaleSort(StaleFirst, shifted_ode.Sort):
@@ -132,8 +132,8 @@ def test_closing_kick_dropped():
     class Unclosed(shifted_ode.Sort):
         def phases(self, noise, state, batch):
             end, after = super().phases(noise, state, batch)
-            gradient = self._evaluate(self._begin(state)[1], batch).gradient
-            lost = trees.scale(self._begin(state)[0].dt / 6, gradient)
+            gradient = self.evaluated(self.begin(state), batch).gradient
+            lost = trees.scale(self.pace(state).dt / 6, gradient)
             return end, after._replace(momentum=trees.add(after.momentum, lost))
 
     kernel = sgmcmc.sort(samplers.harmonic(), 0.2)

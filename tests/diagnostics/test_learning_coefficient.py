@@ -93,7 +93,7 @@ def test_quadratic_without_bias(rho, step_size):
     exact = exact_quadratic(1_000, rho)
     assert abs(found.estimate - exact) < 4 * found.standard_error
     assert found.standard_error < 0.03 * exact
-    assert found.rhat < 1.05
+    assert found.r_hat < 1.05
     np.testing.assert_allclose(found.trace.mean(), found.estimate, rtol=1e-6)
     assert found.share_below == 0
     assert found.nbeta == pytest.approx(nbeta(1_000))
@@ -255,7 +255,7 @@ def check_network(widths, rank, **options):
     found = linear_network(widths, rank, kernel=BAOAB, **options)
     assert abs(found.estimate / limit - 1) < 0.05 + 2 * found.standard_error / limit
     assert found.standard_error < 0.02 * limit
-    assert found.rhat < 1.02
+    assert found.r_hat < 1.02
     assert found.gradient_norm == 0
     assert found.fall == 0
 

@@ -23,7 +23,7 @@ from tests.diagnostics.test_learning_coefficient import (
 
 EMPTY = LearningCoefficient(
     **dict.fromkeys((f.name for f in dataclasses.fields(LearningCoefficient)), 0.0)
-    | {"per_chain": np.zeros(16), "rhat": 1.0}
+    | {"per_chain": np.zeros(16), "r_hat": 1.0}
 )
 
 
@@ -47,33 +47,36 @@ def test_euler_bias_by_formula():
     """λ/(1 − hk/2): half the step changes it by hk/4, which is above 2% from hk = .08 on."""
     steps = (0.01, 0.02, 0.04, 0.07, 0.1, 0.2, 0.4)
     found = table([4 / (1 - h / 2) for h in steps], steps)
-    words = found.verdict.ravel().tolist()
+    words = found.table["verdict"].tolist()
     assert words == ["stable"] * 4 + ["step"] * 3
     # Where the neighbour is the half itself, the change is taken as it is: from .2 to .1.
-    np.testing.assert_allclose(found.change[0, 5, 0, 0, 0], (1 - 0.9 / 0.95) / 0.02, rtol=1e-6)
+    np.testing.assert_allclose(
+        found.grid("change_step_size")[5, 0, 0, 0], (1 - 0.9 / 0.95) / 0.02, rtol=1e-6
+    )
 
 
 def test_localization_bias_by_formula():
     """k/(k + ρ) with k = 100: a tenth of the pull changes it by less than 5% up to ρ = 5.6."""
     pulls = (0.1, 1.0, 10.0, 100.0, 1000.0)
     found = table([2 * 100 / (100 + rho) for rho in pulls], pulls=pulls)
-    assert found.verdict.ravel().tolist() == ["stable"] * 2 + ["localization"] * 3
-    assert found.best.estimate in found.estimate[found.stable]
+    assert found.table["verdict"].tolist() == ["stable"] * 2 + ["localization"] * 3
+    assert found.best.estimate in found.grid("estimate")[found.stable]
     assert repr(found).startswith("LearningSweep: 2 of 5 cells are stable, λ̂ from 1.98 to 1.998")
     assert "elsewhere mostly 'localization'" in repr(found)
 
 
 def test_the_other_axes():
     """Temperature and batch by the same rule; errors, and what several axes show."""
-    assert table([3.0, 4.0], betas=(1.0, 2.0)).verdict.ravel().tolist() == ["temperature"] * 2
-    assert table([5.0, 4.0], batches=(10, 20)).verdict.ravel().tolist() == ["batch"] * 2
+    assert table([3.0, 4.0], betas=(1.0, 2.0)).table["verdict"].tolist() == ["temperature"] * 2
+    assert table([5.0, 4.0], batches=(10, 20)).table["verdict"].tolist() == ["batch"] * 2
     # The change is twice its error: not a change, but the error is too large to say.
     noisy = table([cell(4.0, 0.2), cell(4.6, 0.2)], pulls=(1.0, 2.0))
-    assert noisy.verdict.ravel().tolist() == ["error"] * 2
+    assert noisy.table["verdict"].tolist() == ["error"] * 2
     both = table([4.0, 4.0, 6.0, 4.0], steps=(1.0, 2.0), batches=(10, 20))
-    assert both.verdict.ravel().tolist() == ["step", "stable", "step", "batch"]
+    assert both.table["verdict"].tolist() == ["step", "stable", "step", "batch"]
     # 2 of 6: at half the step 17 times what is allowed, at twice the batch 7 times.
-    np.testing.assert_allclose(both.change[[0, 3], 1, 0, 0, 0], [2 / 6 / 0.02, 2 / 6 / 0.05])
+    changes = both.table[["change_step_size", "change_batch_size"]].iloc[2]
+    np.testing.assert_allclose(changes, [2 / 6 / 0.02, 2 / 6 / 0.05])
 
 
 def test_failures_of_single_cells():
@@ -82,13 +85,13 @@ def test_failures_of_single_cells():
         "lost": [None, cell(4.0, per_chain=np.array([np.nan, *np.zeros(15)]))],
         "minimum": [cell(-4.0), cell(4.0, share_below=0.2), cell(4.0, fall=3.0)],
         "escape": [cell(4.0, drift=2.0, drift_error=0.1)],
-        "unsettled": [cell(4.0, drift=-2.0, drift_error=0.1), cell(4.0, rhat=1.3)],
+        "unsettled": [cell(4.0, drift=-2.0, drift_error=0.1), cell(4.0, r_hat=1.3)],
     }
     for word, cells in failing.items():
         for bad in cells:
             found = table([bad, 4.0, 4.01], pulls=(1.0, 2.0, 3.0))
-            assert found.verdict.ravel().tolist() == [word, "stable", "stable"]
-            assert table([bad, 4.0], pulls=(1.0, 2.0)).verdict.ravel().tolist() == [word, "alone"]
+            assert found.table["verdict"].tolist() == [word, "stable", "stable"]
+            assert table([bad, 4.0], pulls=(1.0, 2.0)).table["verdict"].tolist() == [word, "alone"]
             assert table([bad, bad], pulls=(1.0, 2.0)).best is None
 
 
@@ -123,7 +126,7 @@ def test_a_quadratic():
         evaluation_data=data[:1], num_steps=10_000, thinning=10, num_burnin=1_000,
     )  # fmt: skip
     once = run(step_sizes=steps[:1], localizations=pulls[:1])
-    assert once.verdict.item() == "stable"  # one cell: no axis to look at
+    assert once.table["verdict"].item() == "stable"  # one cell: no axis to look at
     (found, colder), compiled = compiled_during(
         lambda: (
             run(step_sizes=steps, localizations=pulls),
@@ -133,16 +136,16 @@ def test_a_quadratic():
     assert not compiled
     for swept in (found, colder):
         axes = list(swept.axes.values())
-        for at in np.ndindex(swept.verdict.shape):
+        for at in np.ndindex(swept.grid("verdict").shape):
             h, rho, beta, _ = (values[i] for values, i in zip(axes, at, strict=True))
             total = 1_000 * beta + rho
             exact = 2 * 1_000 * beta / total / (1 - h * total / 2)
-            assert abs(swept.estimate[at] - exact) < 4.5 * swept.standard_error[at]
-    words = found.verdict[:, :, 0, 0].tolist()
+            assert abs(swept.grid("estimate")[at] - exact) < 4.5 * swept.grid("standard_error")[at]
+    words = found.grid("verdict")[:, :, 0, 0].tolist()
     assert words[0] == ["stable", "stable", "localization"]  # a pull of 100 costs 40%
     assert words[1][:2] == ["step"] * 2  # half of .002 changes λ̂ by hk/4, 7%
-    assert colder.verdict.ravel().tolist() == ["stable"] * 2
-    assert found.best is found.cells[0, np.argmin(found.standard_error[0, :2, 0, 0]), 0, 0]
+    assert colder.table["verdict"].tolist() == ["stable"] * 2
+    assert found.best is found.cells[0, np.argmin(found.grid("standard_error")[0, :2, 0, 0]), 0, 0]
 
 
 def test_crossings_agree_with_quadrature():
@@ -154,8 +157,11 @@ def test_crossings_agree_with_quadrature():
     )  # fmt: skip
     for at, rho in enumerate((0.5, 1.0, 10.0)):
         exact = exact_crossing(1, 1_000, rho)
-        assert abs(found.estimate[0, at, 0, 0] - exact) < 4 * found.standard_error[0, at, 0, 0]
-    assert found.verdict[0, 2, 0, 0] == "localization"
+        assert (
+            abs(found.grid("estimate")[0, at, 0, 0] - exact)
+            < 4 * found.grid("standard_error")[0, at, 0, 0]
+        )
+    assert found.grid("verdict")[0, 2, 0, 0] == "localization"
 
 
 def _crossing_of_one(w, rows):
@@ -174,9 +180,9 @@ def test_escape():
         _crater, jnp.zeros(3), data, step_sizes=(0.05,), localizations=(1e-3, 8.0, 10.0),
         batch_sizes=(1,), evaluation_data=data[:1], kernel=BAOAB, num_steps=2_000, num_burnin=0,
     )  # fmt: skip
-    assert found.verdict.ravel()[0] == "escape"
-    assert found.drift.ravel()[0] > 0
-    assert found.verdict.ravel()[1] != "escape"
+    assert found.table["verdict"].iloc[0] == "escape"
+    assert found.table["drift"].to_numpy()[0] > 0
+    assert found.table["verdict"].iloc[1] != "escape"
     assert any("second half of the draws" in x for x in found.cells.ravel()[0].warnings)
 
 
@@ -192,13 +198,13 @@ def test_minibatch_noise():
         step_sizes=(2e-4,), localizations=(1.0,), batch_sizes=(20, 10), num_steps=4_000, thinning=8,
     )  # fmt: skip
     assert found.axes["batch_size"] == (10, 20)
-    assert found.verdict.ravel().tolist() == ["batch"] * 2
+    assert found.table["verdict"].tolist() == ["batch"] * 2
     heat = 1 + 2e-4 / 2 * nbeta(1_000) ** 2 / np.array([10, 20]) * np.array([990, 980]) / 999
     total = nbeta(1_000) + 1
     cold = 1.5 * nbeta(1_000) / total / (1 - 1e-4 * total)
-    errors = found.standard_error.ravel()
-    assert found.estimate.ravel()[0] > cold + 3 * errors[0]
-    assert (found.estimate.ravel() < cold * heat + errors).all()
+    errors = found.table["standard_error"].to_numpy()
+    assert found.table["estimate"].to_numpy()[0] > cold + 3 * errors[0]
+    assert (found.table["estimate"].to_numpy() < cold * heat + errors).all()
 
 
 def test_unstable_steps_and_pictures():
@@ -209,8 +215,8 @@ def test_unstable_steps_and_pictures():
         Partial(_quadratic, jnp.ones(4)), jnp.zeros(4), data, step_sizes=(2.0, 1e-3),
         localizations=(1.0,), batch_sizes=(1,), evaluation_data=data[:1], num_steps=400,
     )  # fmt: skip
-    assert found.verdict.ravel().tolist() == ["alone", "lost"]
-    assert np.isnan(found.estimate.ravel()[1])
+    assert found.table["verdict"].tolist() == ["alone", "lost"]
+    assert np.isnan(found.table["estimate"].to_numpy()[1])
     assert found.best is None
     assert "0 of 2 cells are stable; elsewhere mostly 'alone'" in repr(found)
     assert [text.get_text().split("\n")[1] for text in found.plot().texts] == ["alone", "lost"]

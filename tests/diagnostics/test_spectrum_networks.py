@@ -9,9 +9,8 @@ from scipy import stats
 
 import sgmcmc
 from sgmcmc import models
-from sgmcmc.diagnostics import spectrum
+from sgmcmc.diagnostics import curvature_of, spectrum
 from sgmcmc.diagnostics.spectra._operator import Curvature
-from sgmcmc.diagnostics.spectra._spectrum import curvature_of
 
 pytest.importorskip("matfree")
 

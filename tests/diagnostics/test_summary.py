@@ -1,5 +1,7 @@
 """The summary of a run: rows, names, weights, dropped chains, and nothing left out in silence."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,16 +13,20 @@ RNG = np.random.default_rng(0)
 DRAWS = {"bias": RNG.normal(size=(4, 50, 2)), "weight": RNG.normal(size=(4, 50, 2, 3)) + 1}
 
 
+def names(result):
+    return tuple(result.table.index)
+
+
 def predict(params, x):
     return x @ params["weight"] + params["bias"].sum()
 
 
 def test_rows_are_the_scalars_by_name(make_run):
     result = summary(make_run(DRAWS))
-    assert result.names[:3] == ("bias[0]", "bias[1]", "weight[0,0]")
-    assert result.names[-1] == "weight[1,2]"
+    assert list(result.table.index[:3]) == ["bias[0]", "bias[1]", "weight[0,0]"]
+    assert result.table.index[-1] == "weight[1,2]"
     np.testing.assert_array_equal(
-        result.table["mcse"][-1], statistics(DRAWS["weight"][..., 1, 2])["mcse"]
+        result.table["mcse_mean"].iloc[-1], statistics(DRAWS["weight"][..., 1, 2])["mcse_mean"]
     )
     assert (result.num_chains, result.num_draws) == (4, 50)
 
@@ -34,15 +40,15 @@ def test_rates(make_run):
 
 
 def test_a_bare_array_and_nested_trees(make_run):
-    assert summary(make_run(DRAWS["bias"])).names == ("theta[0]", "theta[1]")
+    assert names(summary(make_run(DRAWS["bias"]))) == ("theta[0]", "theta[1]")
     nested = {"layers": ({"w": DRAWS["bias"]}, {"w": DRAWS["bias"][..., 0]})}
     run = make_run(DRAWS)._replace(draws=nested)
-    assert summary(run).names == ("layers/0/w[0]", "layers/0/w[1]", "layers/1/w")
-    assert summary(run, ["layers/1"]).names == ("layers/1/w",)
+    assert names(summary(run)) == ("layers/0/w[0]", "layers/0/w[1]", "layers/1/w")
+    assert names(summary(run, ["layers/1"])) == ("layers/1/w",)
 
 
 def test_var_names(make_run):
-    assert summary(make_run(DRAWS), "bias").names == ("bias[0]", "bias[1]")
+    assert names(summary(make_run(DRAWS), "bias")) == ("bias[0]", "bias[1]")
     with pytest.raises(ValueError, match="var_names: got 'wait'; expected some of bias, weight"):
         summary(make_run(DRAWS), ["wait"])
 
@@ -52,21 +58,21 @@ def test_functions(make_run):
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
 
     result = summary(make_run(DRAWS), functions={"norm2": norm2, "bias": lambda p: p["bias"]})
-    assert result.names == ("norm2", "bias[0]", "bias[1]")
+    assert names(result) == ("norm2", "bias[0]", "bias[1]")
     values = sum((v**2).sum(axis=tuple(range(2, v.ndim))) for v in DRAWS.values())
-    np.testing.assert_allclose(result.table["mean"][0], values.mean(), rtol=1e-5)
+    np.testing.assert_allclose(result.table["mean"].iloc[0], values.mean(), rtol=1e-5)
 
 
 def test_predictions_are_probabilities(make_run):
     x, y = RNG.normal(size=(5, 2)).astype(np.float32), np.array([0, 2, 1, 1, 0])
     run = make_run(DRAWS)
     result = summary(run, predict=predict, x=x, y=y)
-    assert result.names == tuple(f"prediction[{i}]" for i in range(5))
+    assert names(result) == tuple(f"prediction[{i}]" for i in range(5))
     logits = np.einsum("mi,cdik->cdmk", x, DRAWS["weight"]) + DRAWS["bias"].sum(-1)[..., None, None]
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(result.table["mean"], p.mean((0, 1))[np.arange(5), y], rtol=1e-4)
     every = summary(run, predict=predict, x=x)
-    assert every.names[:4] == (*(f"prediction[0,{k}]" for k in range(3)), "prediction[1,0]")
+    assert names(every)[:4] == (*(f"prediction[0,{k}]" for k in range(3)), "prediction[1,0]")
     np.testing.assert_allclose(every.table["mean"], p.mean((0, 1)).ravel(), rtol=1e-4)
 
 
@@ -85,29 +91,29 @@ def test_predictions_agree_where_permuted_units_do_not(make_run):
     w = np.abs(RNG.normal(size=(4, 200, 1))) + 1
     w[::2] *= -1
     run = make_run(w)
-    assert summary(run).table["rhat"][0] > 1.5
+    assert summary(run).table["r_hat"].iloc[0] > 1.5
 
     def even(params, x):
         return x * params**2
 
-    assert summary(run, predict=even, x=np.ones(1)).table["rhat"][0] < 1.05
+    assert summary(run, predict=even, x=np.ones(1)).table["r_hat"].iloc[0] < 1.05
 
 
 class TestLimit:
     def test_parameters_left_out_are_counted(self, make_run):
         result = summary(make_run(DRAWS), max_rows=4)
-        assert result.names == ("bias[0]", "weight[0,0]", "weight[0,2]", "weight[1,1]")
+        assert names(result) == ("bias[0]", "weight[0,0]", "weight[0,2]", "weight[1,1]")
         assert result.notes == ("4 of 8 parameters, evenly spaced (max_rows)",)
         assert "4 of 8 parameters" in repr(result)
         full = summary(make_run(DRAWS), max_rows=None)
-        at = [full.names.index(name) for name in result.names]
-        np.testing.assert_array_equal(result.table["mean"], full.table["mean"][at])
+        at = [full.table.index.get_loc(name) for name in names(result)]
+        np.testing.assert_array_equal(result.table["mean"], full.table["mean"].iloc[at])
         assert full.notes == ()
 
     def test_points_left_out_are_counted(self, make_run):
         x = RNG.normal(size=(10, 2)).astype(np.float32)
         result = summary(make_run(DRAWS), predict=predict, x=x, max_rows=6)
-        assert [n for n in result.names if n.endswith(",0]")] == [
+        assert [n for n in names(result) if n.endswith(",0]")] == [
             "prediction[0,0]",
             "prediction[5,0]",
         ]
@@ -152,17 +158,17 @@ def test_text_and_html(make_run):
     text = repr(result)
     assert text.startswith("Summary of 4 chains × 50 draws")
     assert "28 more rows in .table" in text
-    assert "worst rhat" in text
+    assert "worst r_hat" in text
     assert max(len(line) for line in text.splitlines()) <= 110
     assert result._repr_html_().count("<tr>") == 13
 
 
 def test_it_is_immutable(make_run):
     result = summary(make_run(DRAWS))
-    with pytest.raises(TypeError):
-        result.table["mean"] = 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.table = None
     with pytest.raises(ValueError, match="read-only"):
-        result.table["mean"][0] = 0
+        result.table["mean"].to_numpy()[0] = 0
 
 
 def test_a_datatree_gives_the_same(make_run):
@@ -170,7 +176,7 @@ def test_a_datatree_gives_the_same(make_run):
     weights = RNG.gamma(5, size=(4, 50))
     tree = arviz_base.from_dict({"posterior": DRAWS, "sample_stats": {"weight": weights}})
     from_tree, from_run = summary(tree), summary(make_run(DRAWS, weights))
-    assert from_tree.names == from_run.names
+    assert names(from_tree) == names(from_run)
     for name, column in from_tree.table.items():
         np.testing.assert_array_equal(column, from_run.table[name])
     assert "ess_per_second" not in from_tree.table

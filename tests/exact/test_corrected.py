@@ -45,7 +45,7 @@ def make(name, step_size=0.2):
 
 
 def run(kernel, **options):
-    batch = {} if kernel.name in FULL else {"batch_size": 4}
+    batch = {} if kernel.traits.name in FULL else {"batch_size": 4}
     arguments = {"num_chains": 3, "num_burnin": 5, "num_samples": 12, "progress": False}
     return sgmcmc.sample(
         jax.random.key(1), kernel, START, DATA, **{**batch, **arguments, **options}
@@ -229,7 +229,8 @@ ROWS = {
         sample(amagold(3), batch_size=4, stream="symmetric"), V, "multiple of the epoch's 2K = 6"),
     "own stream": (
         sample(amagold(3), batch_size=4, stream=sgmcmc.streams.reshuffled()._replace(
-            name="mine", rows=lambda *given: sgmcmc.streams.cyclic().rows(*given))),
+            name="mine", law="fixed",
+            rows=lambda *given: sgmcmc.streams.cyclic().rows(*given))),
         V, 'stream: got "mine"'),
     "bound": (lambda: sgmcmc.to_blackjax(amagold(), DATA, batch_size=4), V, 'stream: got "reshuffled"'),
     "plain batch": (
@@ -264,3 +265,30 @@ def test_the_extra_is_named(monkeypatch):
     for build in FULL.values():
         with pytest.raises(ImportError, match=r"pip install 'sgmcmc\[blackjax\]'"):
             build(0.1)
+
+
+def _drawn_by_hand(order, key, counter, data_size, batch_size):
+    return sgmcmc.streams.with_replacement().rows(order, key, counter, data_size, batch_size)
+
+
+def test_a_stream_of_ones_own_is_known_by_its_law():
+    """Independent batches under another name and function: borne by blocks, of any size, by SAGA."""
+    own = sgmcmc.streams.Stream("mine", _drawn_by_hand, "independent")
+    theirs = sgmcmc.streams.with_replacement()
+    saga = sgmcmc.sgld(POSTERIOR, 0.01, gradient=sgmcmc.gradients.saga())
+    for kernel, size in ((amagold(3), 5), (amagold(3), 30), (saga, 5)):
+        runs = [sample(kernel, batch_size=size, stream=stream)() for stream in (own, theirs)]
+        one, other = (np.concatenate(jax.tree.leaves(run.draws), axis=None) for run in runs)
+        np.testing.assert_array_equal(one, other)
+    renamed = sgmcmc.streams.reshuffled()._replace(name="mine")
+    with pytest.raises(ValueError, match="remembers the examples"):
+        sample(saga, batch_size=4, stream=renamed)()
+
+
+def test_an_estimator_that_remembers_is_refused():
+    """A running mean, as SVRG's snapshot and SAGA's table, makes blocks irreversible."""
+    for gradient in (
+        sgmcmc.gradients.averaged(0.99), sgmcmc.gradients.svrg(3), sgmcmc.gradients.saga(),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="remembers where the chain has been"):
+            sgmcmc.amagold(POSTERIOR, 0.1, 2, gradient=gradient)

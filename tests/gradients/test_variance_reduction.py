@@ -412,7 +412,7 @@ BAD = {
         r"memory_limit: SAGA's table of 7 examples × 3 parameters takes 84 bytes for each chain; "
         r"allowed: 80\. Raise saga\(memory_limit=\), or take svrg",
     ),
-    "raw batch": (lambda: step_with(DATA), ValueError, "batch: got tuple; SAGA must know"),
+    "raw batch": (lambda: step_with(DATA), ValueError, "batch: its index is None; SAGA must know"),
     "no index": (lambda: step_with(Batch(DATA)), ValueError, "batch: its index is None"),
     "full stream": (
         lambda: run(KERNELS["saga"], stream="full", batch_size=None),
@@ -457,7 +457,7 @@ def test_a_batch_for_each_gradient_suits_saga():
         TARGET, 0.05, word="BAOAB", reuse_gradient=False, batches_per_step=2,
         gradient=gradients.saga(),
     )  # fmt: skip
-    assert kernel.gradient_evaluations == 2
+    assert kernel.traits.gradient_evaluations == 2
 
 
 def test_kernels_with_one_estimator_share_its_numbers():

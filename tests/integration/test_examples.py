@@ -12,9 +12,11 @@ NEED_DATA = ("posteriordb",)
 NEED_EXTRAS = {"spectrum": "matfree", "entropy_sgd": "matfree"}
 STUDIES = [
     pytest.param(path, marks=[pytest.mark.data] if path.stem in NEED_DATA else [], id=path.stem)
-    for path in sorted((ROOT / "examples" / "studies").glob("*.py"))
+    for path in sorted((ROOT / "examples" / "studies").glob("[!_]*.py"))
 ]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CHECK = """
 import importlib.util, os, sys
 import sgmcmc, sgmcmc.models, sgmcmc.diagnostics
-from sgmcmc.models.model import Model
+from sgmcmc.models import Model
 for name in ("models", "diagnostics", "tests", "benchmarks", "examples"):
     assert importlib.util.find_spec(name) is None, name + " is a global name"
 home = os.path.realpath(sys.prefix)
@@ -31,6 +31,9 @@ assert os.path.exists(os.path.join(os.path.dirname(sgmcmc.__file__), "py.typed")
 import importlib.metadata
 print(importlib.metadata.version("sgmcmc"), sgmcmc.__version__)
 """
+
+
+pytestmark = pytest.mark.integration
 
 
 def run(*command: str | Path, cwd: Path) -> str:

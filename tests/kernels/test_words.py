@@ -3,6 +3,13 @@
 import pytest
 
 from sgmcmc.kernels import _words as words
+from sgmcmc.kernels._flows import LANGEVIN
+
+FLOWS = words.table(*LANGEVIN)
+
+
+def plan_of(word, fractions=None, **options):
+    return words.plan(word, FLOWS, fractions, **options).plan
 
 
 def letters(plan):
@@ -32,7 +39,7 @@ def end(plan):
 )
 def test_words_are_turned_so_that_one_gradient_serves(word, laid_out, ends_in, share, normals):
     """A step begins right after the last use of a gradient; the word's end stays marked."""
-    plan = words.plan(word)
+    plan = plan_of(word)
     assert letters(plan) == laid_out
     assert plan.gradient_evaluations == 1
     place, before_end = end(plan)
@@ -54,8 +61,8 @@ def test_words_are_turned_so_that_one_gradient_serves(word, laid_out, ends_in, s
 )
 def test_gradients_are_counted(word, gradients, fresh):
     """One gradient for each position; `reuse_gradient=False` takes one for each B, unturned."""
-    assert words.plan(word).gradient_evaluations == gradients
-    plain = words.plan(word, reuse_gradient=False)
+    assert plan_of(word).gradient_evaluations == gradients
+    plain = plan_of(word, reuse_gradient=False)
     assert plain.gradient_evaluations == fresh
     assert letters(plain).replace("G", "") == word
 
@@ -63,7 +70,7 @@ def test_gradients_are_counted(word, gradients, fresh):
 @pytest.mark.parametrize("word", ["BAOAB", "OBABO", "ABOBA", "UBU", "BABAB", "BOBAOB", "OABAO"])
 def test_turning_keeps_every_share(word):
     """Whatever is turned and merged, each letter's shares still sum to one."""
-    plan = words.plan(word)
+    plan = plan_of(word)
     for letter in set(word):
         assert sum(s.fraction for s in plan.substeps if s.letter == letter) == pytest.approx(1)
 
@@ -71,20 +78,21 @@ def test_turning_keeps_every_share(word):
 def test_rows_of_the_noise_are_used_once():
     """Each O takes one row of its own, each U two, and the plan counts them all."""
     for word in ("OABAO", "UBU", "OBABO", "BUBUB"):
-        plan = words.plan(word)
+        plan = plan_of(word)
         rows = [
             step.noise + i
             for step in plan.substeps
-            for i in range(words.NORMALS.get(step.letter, 0))
+            if step.letter != words.GRADIENT
+            for i in range(FLOWS[step.letter].normals)
         ]
         assert rows == list(range(plan.num_normals))
 
 
 def test_palindromes_are_of_order_two():
     """A palindrome with symmetric shares is of order 2, any other word of order 1."""
-    assert words.plan("BAOAB").order == 2
-    assert words.plan("BAO").order == 1
-    assert words.plan("BAOAB", [0.25, 0.5, 1, 0.5, 0.75]).order == 1
+    assert plan_of("BAOAB").order == 2
+    assert plan_of("BAO").order == 1
+    assert plan_of("BAOAB", [0.25, 0.5, 1, 0.5, 0.75]).order == 1
 
 
 def caret(error):
@@ -114,7 +122,7 @@ def caret(error):
 def test_bad_words_show_where(word, fractions, message, letter):
     """A ValueError with the word and a caret under the letter (behind it, for what is missing)."""
     with pytest.raises(ValueError, match=message) as caught:
-        words.plan(word, fractions)
+        plan_of(word, fractions)
     assert str(caught.value).startswith("word: ")
     assert caret(caught.value) == letter
 
@@ -130,4 +138,4 @@ def test_bad_words_show_where(word, fractions, message, letter):
 def test_what_is_no_word_is_refused(word, fractions, message):
     """An empty word, or fractions of another number, are errors by name."""
     with pytest.raises(ValueError, match=message):
-        words.plan(word, fractions)
+        plan_of(word, fractions)

@@ -70,8 +70,8 @@ def second_moment(
     p, wp = hermite(degree + 8)
     xi, wxi = hermite(14) if normals is None else normals
     momentum_basis = Polynomials(p, wp, degree)
-    rows = kernel.plan.num_normals
-    carries = any(step.letter == "M" for step in kernel.plan.substeps)
+    rows = kernel.num_normals
+    carries = "last" in kernel.init(jnp.zeros(1), jax.random.key(0)).extra
     if kernel.friction is None:
         p, wp = np.zeros(1), np.ones(1)
     # All combinations of (x, p, normals) are coordinates of one position.
@@ -81,7 +81,9 @@ def second_moment(
     if carries:
         # x − σξ is a Markov chain, ξ the normal carried, which is independent of it.
         sigma = np.sqrt(float(kernel.clock.step_size.value) / 2)
-        state = state._replace(position=jnp.asarray(flat[0] + sigma * flat[2]), extra=flat[2])
+        state = state._replace(
+            position=jnp.asarray(flat[0] + sigma * flat[2]), extra={"last": flat[2]}
+        )
         noise = jnp.zeros((1, len(flat[0])))
     else:
         state = state._replace(position=jnp.asarray(flat[0]))

@@ -102,7 +102,7 @@ def library_steps(name: str, h: float, kind: str) -> tuple[list[Step], Step | No
     start = kernel.init(jnp.zeros(1), jax.random.key(0), data)
     momenta = len(jax.tree.leaves(start.momentum))
     remembered = {"svrg": 1, "saga": K}.get(kind, 0)
-    n, normals = 1 + momenta + remembered, kernel.plan.num_normals
+    n, normals = 1 + momenta + remembered, kernel.num_normals
 
     def pack(state: Any) -> Any:
         memory = {"svrg": lambda e: [e.position], "saga": lambda e: [e.rows.ravel()]}
@@ -139,7 +139,7 @@ def library_steps(name: str, h: float, kind: str) -> tuple[list[Step], Step | No
         return h, q
 
     steps = [step(lambda z, i=i: drive(z, jnp.asarray(i)), n + normals) for i in range(K)]
-    return steps, step(refreshed, n) if kernel.refresh_every else None
+    return steps, step(refreshed, n) if kernel.traits.refresh_every else None
 
 
 # -------------------------------------------------------------------------------- derived anew

@@ -160,9 +160,9 @@ def test_defaults_mix_and_vary():
     )  # fmt: skip
     assert run.weights.std() / run.weights.mean() > 0.2
     row = summary(run, functions={"square": lambda x: x[0] ** 2}).table
-    assert row["rhat"][0] < 1.02
-    assert abs(row["mean"][0] - exact) < 5 * row["mcse"][0] + 0.02 * exact
-    assert abs(np.mean(run.draws**2) - exact) > 6 * row["mcse"][0]
+    assert row["r_hat"].iloc[0] < 1.02
+    assert abs(row["mean"].iloc[0] - exact) < 5 * row["mcse_mean"].iloc[0] + 0.02 * exact
+    assert abs(np.mean(run.draws**2) - exact) > 6 * row["mcse_mean"].iloc[0]
 
 
 def test_every_diagnostic_counts_the_weights():
@@ -176,7 +176,7 @@ def test_every_diagnostic_counts_the_weights():
     mean = (w * x**2).sum() / w.sum()
     assert abs(np.mean(x**2) / mean - 1) > 0.3  # ignoring them is far off
     row = summary(run, functions={"square": lambda x: x[0] ** 2}).table
-    np.testing.assert_allclose(row["mean"][0], mean, rtol=1e-5)
+    np.testing.assert_allclose(row["mean"].iloc[0], mean, rtol=1e-5)
     np.testing.assert_allclose(run.reduced["square"], mean, rtol=1e-4)
     drawn = run.resampled(jax.random.key(1), 4_000)
     assert drawn.weights.std() == 0

@@ -129,7 +129,7 @@ def test_zero_temperature_is_deterministic(name):
         state = kernel.init(jnp.ones(3), jax.random.key(0))
         if name not in samplers.OVERDAMPED:
             np.testing.assert_array_equal(state.momentum, 0)
-        shape = (kernel.plan.num_normals, 3)
+        shape = (kernel.num_normals, 3)
         quiet, _ = drive(kernel, jnp.zeros(shape), state)
         loud, info = drive(kernel, jnp.full(shape, 1e6), state)
         np.testing.assert_array_equal(quiet.position, loud.position)
@@ -142,7 +142,7 @@ def test_without_friction_there_is_no_noise(name):
     """At γ = 0 the noise has no effect at any temperature; words have no stationary law."""
     kernel = samplers.make(name, samplers.harmonic(), 0.2, friction=0.0)
     state = kernel.init(jnp.ones(3), jax.random.key(0))
-    shape = (kernel.plan.num_normals, 3)
+    shape = (kernel.num_normals, 3)
     quiet, _ = drive(kernel, jnp.zeros(shape), state)
     loud, _ = drive(kernel, jnp.full(shape, 1e6), state)
     np.testing.assert_array_equal(quiet.position, loud.position)
@@ -164,7 +164,7 @@ def test_fast_noise_has_the_same_law(name):
     values = jax.vmap(lambda w: noise.to_tree(w[None], jnp.zeros(1)))(words)
     np.testing.assert_allclose([jnp.mean(values), jnp.var(values)], [0, 1], atol=1e-8)
     if name != "leimkuhler_matthews":
-        rows = jnp.zeros((fast.plan.num_normals, 1), jnp.uint32)
+        rows = jnp.zeros((fast.num_normals, 1), jnp.uint32)
         by_words = jax.vmap(lambda w: drive(fast, rows.at[0, 0].set(w), state)[0].position)
         floats = noise.to_tree(rows[0], jnp.zeros(1)) * jnp.ones_like(rows, float)
         by_floats = jax.vmap(lambda v: drive(fast, floats.at[0].set(v), state)[0].position)

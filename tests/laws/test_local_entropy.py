@@ -227,7 +227,7 @@ def test_bad_numbers(changed, message):
 
 def test_bad_kernels_and_batches():
     """Kernels that the inner loop cannot serve, and batches of another number than L."""
-    with pytest.raises(TypeError, match="kernel: got Posterior without init"):
+    with pytest.raises(TypeError, match="kernel: got Posterior; expected a sampler"):
         sgmcmc.local.local_entropy(quadratic(), 1.0)
     with pytest.raises(ValueError, match="step_size: got None"):
         sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), None), 1.0)

@@ -88,7 +88,7 @@ def test_a_batch_for_each_kick_is_no_batch_twice():
     kernel = sgmcmc.langevin(
         posterior, 0.01, word="BAOAB", reuse_gradient=False, batches_per_step=2
     )
-    assert kernel.gradient_evaluations == 2
+    assert kernel.traits.gradient_evaluations == 2
     pairs = [
         jax.tree.map(lambda a, b: jnp.stack([a, b]), one, other)
         for one in batches

@@ -29,7 +29,7 @@ def test_stationary_order_on_the_oscillator(name):
     """The largest error of the second moments falls with the order that the kernel states."""
     kernels = [samplers.make(name, samplers.harmonic(), h) for h in STEPS]
     errors = [np.max(np.abs(errors_of(name, kernel))) for kernel in kernels]
-    assert abs(slope(errors) - kernels[0].order) < 0.05
+    assert abs(slope(errors) - kernels[0].traits.order) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_words_out_of_balance_are_of_first_order():
         for h in STEPS
     ]
     errors = [np.max(np.abs(errors_of("BAOAB", kernel))) for kernel in kernels]
-    assert kernels[0].order == 1
+    assert kernels[0].traits.order == 1
     assert abs(slope(errors) - 1) < 0.05
 
 

@@ -106,7 +106,7 @@ def test_stationary_order(name, position, momentum):
     kernels = [getattr(sgmcmc, name)(samplers.harmonic(), h) for h in (0.025, 0.0125)]
     slopes = np.log2(np.abs(errors_of(kernels[0]) / errors_of(kernels[1])))
     np.testing.assert_allclose(slopes[:2], [position, momentum], atol=0.011)
-    assert kernels[0].order == 3
+    assert kernels[0].traits.order == 3
 
 
 @pytest.mark.parametrize(("name", "limit"), [("sort", 4.33), ("should", 4.33), ("quicsort", 3.40)])
@@ -177,10 +177,10 @@ def test_coefficients_keep_their_digits(z, dtype):
                 6 * (e * (a + 2) + a - 2) / a**3,
                 60 * (e * (a**2 + 6 * a + 12) - (a**2 - 6 * a + 12)) / a**4,
             ]
-    from sgmcmc.kernels import _shifted_ode as shifted_ode
+    from sgmcmc import _special as special
 
     functions = ("phi_ratio", "psi_ratio", "h_ratio", "k_ratio")
-    got = [getattr(shifted_ode, name)(jnp.asarray(z, dtype)) for name in functions]
+    got = [getattr(special, name)(jnp.asarray(z, dtype)) for name in functions]
     assert all(value.dtype == dtype for value in got)
     np.testing.assert_allclose(
         np.array(got, float), [float(x) for x in exact], rtol=60 * jnp.finfo(dtype).eps
@@ -205,7 +205,7 @@ def test_limits_of_the_numbers(name):
     kernel = make(samplers.harmonic(), 0.2, temperature=0.0)
     law = stationary_law(kernel, jnp.zeros(1))
     np.testing.assert_array_equal(law.covariance, 0.0)
-    assert kernel.gradient_evaluations == 2
+    assert kernel.traits.gradient_evaluations == 2
     still = make(samplers.harmonic(), 0.2, friction=0.0)
     state = still.init(jnp.ones(1), jax.random.key(0))
     state, info = still.drive(jnp.ones((3, 1)), state, None)
@@ -238,7 +238,7 @@ def test_fast_noise_keeps_covariances_but_not_order_three():
     """Under "fast" noise the kernels state order 2, for its sixth moment is not a normal's."""
     for name in NAMES:
         kernel = getattr(sgmcmc, name)(samplers.harmonic(), 0.2, noise="fast")
-        assert kernel.order == 2
+        assert kernel.traits.order == 2
         np.testing.assert_allclose(errors_of(kernel), TABLE[name], rtol=5.1e-4)
 
 
@@ -252,9 +252,9 @@ def test_words_by_name(name):
         stationary_law(kernel, jnp.zeros(1)), stationary_law(other, jnp.zeros(1)), strict=True
     ):
         np.testing.assert_array_equal(one, two)
-    assert kernel.name == name
-    assert kernel.order == {"bub": 2, "babo": 2, "symplectic_euler": 1}[name]
-    assert kernel.gradient_evaluations == 1
+    assert kernel.traits.name == name
+    assert kernel.traits.order == {"bub": 2, "babo": 2, "symplectic_euler": 1}[name]
+    assert kernel.traits.gradient_evaluations == 1
 
 
 def test_babo_has_the_law_of_obabo():

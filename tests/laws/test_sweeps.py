@@ -23,6 +23,7 @@ def load_study():
     spec = importlib.util.spec_from_file_location("sms_slopes", STUDY)
     module = importlib.util.module_from_spec(spec)
     sys.modules["sms_slopes"] = module
+    sys.path.insert(0, str(STUDY.parent))  # as when it is run
     spec.loader.exec_module(module)
     return module
 

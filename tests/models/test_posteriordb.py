@@ -55,7 +55,7 @@ def largest_deviation(made, name, folder):
     values = np.concatenate([gradient, products.reshape(-1, d * d)], axis=1)
     expected = np.concatenate([np.zeros(d), np.diag(1 / theta.std(axis=0)).ravel()])
     table = statistics(values.reshape(*shape, -1))
-    return np.max(np.abs(table["mean"] - expected) / table["mcse"])
+    return np.max(np.abs(table["mean"] - expected) / table["mcse_mean"])
 
 
 @pytest.mark.data

@@ -91,6 +91,19 @@ def test_gaussians_are_their_own_laplace_approximation():
 
 
 @pytest.mark.usefixtures("x64")
+def test_hessian_is_the_precision_of_a_gaussian():
+    """Of a density alone, and of a tempered likelihood of n examples with its prior."""
+    covariance = np.array([[4.0, 1.9], [1.9, 1.0]])
+    target = gaussian([3.0, -100.0], covariance).posterior()
+    found = sgmcmc.optim.hessian(target, jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(found, np.linalg.inv(covariance), rtol=1e-9)
+    model = linear_regression(noise_scale=0.5, prior_scale=2.0, intercept=False)
+    posterior = model.posterior(40, likelihood_power=3.0)
+    found = sgmcmc.optim.hessian(posterior, jnp.zeros(3), (X, Y))
+    np.testing.assert_allclose(found, 3.0 * X.T @ X / 0.25 + np.eye(3) / 4, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
 def test_laplace_refuses_what_has_no_gaussian():
     params, key = jnp.array([0.5, 0.5]), jax.random.key(0)
     ridge = sgmcmc.Posterior.from_log_density(lambda x: -((x[0] - x[1]) ** 2))

@@ -42,10 +42,10 @@ def test_exact_posterior_with_full_gradients(make, step_size, batch_size):
         num_burnin=500, num_samples=4_000, thinning=round(2.4 / step_size), progress=False,
     )  # fmt: skip
     table = summary(run).table
-    assert np.all(np.abs(table["mean"] - mean) < 4 * table["mcse"])
+    assert np.all(np.abs(table["mean"] - mean) < 4 * table["mcse_mean"])
     ratio = table["sd"] / np.sqrt(np.diag(covariance))
     assert np.all((ratio > 0.95) & (ratio < 1.05))
-    assert np.all(table["rhat"] < 1.01)
+    assert np.all(table["r_hat"] < 1.01)
     # Correlations too, not only the margins.
     flat = run.draws.reshape(-1, D + 1)
     np.testing.assert_allclose(

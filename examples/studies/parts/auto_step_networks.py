@@ -83,6 +83,7 @@ def network(name: str, folder: Path | None, seed: int) -> tuple[Any, ...]:
 
 
 SCALARS = ("norm", "train", "test")
+COLUMNS = ("mean", "sd", "ess_bulk", "r_hat", "mcse_mean")
 
 
 def last(run: Any) -> Any:
@@ -108,10 +109,10 @@ def scores(one: Network, run: Any) -> dict:
     scalars = diagnostics.summary(run, functions={"norm": square_norm, **losses}).table
     x, y = one.test
     labels = diagnostics.summary(run, predict=one.model.predict, x=x, y=y).table
-    pairs = zip(scalars["mean"], scalars["mcse"], strict=True)
+    pairs = zip(scalars["mean"], scalars["mcse_mean"], strict=True)
     return {
         **{n: (float(m), float(e)) for n, (m, e) in zip(SCALARS, pairs, strict=True)},
-        "labels": {c: np.asarray(labels[c]) for c in ("mean", "mcse", "sd", "ess_bulk", "rhat")},
+        "labels": {c: labels[c].to_numpy() for c in COLUMNS},
     }
 
 
@@ -125,13 +126,13 @@ def judge_against(one: Network, exact: dict) -> Callable[[Any], dict]:
         ours, theirs = found["labels"], exact["labels"]
         # Monte Carlo errors of both add to the mean square.
         # NaN where a label's probability is the same in every draw.
-        noise = np.nan_to_num(ours["mcse"]) ** 2 + np.nan_to_num(theirs["mcse"]) ** 2
+        noise = np.nan_to_num(ours["mcse_mean"]) ** 2 + np.nan_to_num(theirs["mcse_mean"]) ** 2
         excess = np.mean((ours["mean"] - theirs["mean"]) ** 2 - noise)
         square = float(excess / np.mean(theirs["sd"] ** 2))
         error = lambda key: float(np.hypot(found[key][1], exact[key][1]))  # noqa: E731
         return {
             "ess": float(np.nanmedian(ours["ess_bulk"][varies])),
-            "rhat": float(np.nanquantile(ours["rhat"][varies], 0.95)),
+            "rhat": float(np.nanquantile(ours["r_hat"][varies], 0.95)),
             "norm_ratio": found["norm"][0] / exact["norm"][0],
             "norm_ratio_mcse": error("norm") / exact["norm"][0],
             **{
@@ -147,7 +148,7 @@ def judge_against(one: Network, exact: dict) -> Callable[[Any], dict]:
             "labels": int(np.sum(varies)),
             "reference_norm": exact["norm"][0],
             "reference_ess": float(np.nanmedian(theirs["ess_bulk"][varies])),
-            "reference_rhat": float(np.nanquantile(theirs["rhat"][varies], 0.95)),
+            "reference_rhat": float(np.nanquantile(theirs["r_hat"][varies], 0.95)),
         }
 
     return judge

@@ -114,8 +114,8 @@ def against(draws: Any, transform: Callable) -> Callable[[Any], dict]:
         columns = ("mean_error", "mean_error_mcse", "sd_ratio", "sd_ratio_mcse")
         return {
             "ess": float(np.min(summary["ess_bulk"])),
-            "rhat": float(np.max(summary["rhat"])),
-            "names": list(found.names),
+            "rhat": float(np.max(summary["r_hat"])),
+            "names": list(found.table.index),
             **{column: [float(v) for v in found.table[column]] for column in columns},
         }
 

@@ -163,7 +163,7 @@ def reference(at: Setting, path: Path) -> tuple[np.ndarray, Any, dict[str, float
     with np.load(path) as file:
         values, acceptance = file["values"], float(file["acceptance"])
         leaves = [file[f"leaf{i}"] for i in range(len(file.files) - 2)]
-    rhat = statistics(values)["rhat"]
+    rhat = statistics(values)["r_hat"]
     half = len(values) // 2
     itself = predictive_distance(values[:half], values[half:])
     said = {"acceptance": acceptance, "rhat_median": float(np.median(rhat)),

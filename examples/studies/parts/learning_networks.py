@@ -129,7 +129,7 @@ def estimate(network: Network, seed: int, shorter: int = 1) -> dict[str, Any]:
         "parameters": sum(a * b for a, b in itertools.pairwise(network.widths)),
         "estimate": found.estimate,
         "error": found.standard_error,
-        "rhat": found.rhat,
+        "rhat": found.r_hat,
         "warnings": list(found.warnings),
         "seconds": round(time.perf_counter() - began, 1),
         "processor_seconds": round(time.process_time() - worked, 1),

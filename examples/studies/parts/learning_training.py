@@ -102,7 +102,7 @@ def estimate(weights: Any, data: Any, pull: float, steps: int, seed: int) -> dic
     return {
         "estimate": found.estimate,
         "error": found.standard_error,
-        "rhat": found.rhat,
+        "rhat": found.r_hat,
         "below": found.share_below,
         "fall": found.fall,
         "loss": found.loss,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _study import data_folder
 
 import sgmcmc
 from sgmcmc import clocks, diagnostics, metrics, streams
@@ -49,10 +48,7 @@ def load(small: bool) -> tuple[Any, Any]:
         order = np.random.default_rng(0).permutation(len(x))
         x, y = (x[order] / 16).astype(np.float32), y[order].astype(np.int32)
         return (x[:1258], y[:1258]), (x[1258:], y[1258:])
-    folder = os.environ.get("SGMCMC_DATA")
-    if not folder:
-        raise SystemExit("SGMCMC_DATA is not set: it names the folder with mnist/mnist.npz")
-    with np.load(Path(folder) / "mnist" / "mnist.npz") as file:
+    with np.load(data_folder("mnist/mnist.npz") / "mnist" / "mnist.npz") as file:
         both = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("train", "test")]
     train, test = (((x / 255).reshape(-1, 784).astype(np.float32), y.astype(np.int32))
                    for x, y in both)  # fmt: skip
@@ -218,8 +214,8 @@ def run_sampler(
     draws = jax.tree.map(lambda a: a[:, kept], run.draws)
     equal = Draws(draws, np.ones((len(bench.keys), kept.sum())))
     x, y = bench.test
-    rhat = diagnostics.summary(equal, predict=bench.model.predict, x=x, y=y).table["rhat"]
-    rhat = rhat[np.isfinite(rhat)]
+    rhat = diagnostics.summary(equal, predict=bench.model.predict, x=x, y=y).table["r_hat"]
+    rhat = rhat[np.isfinite(rhat)].to_numpy()
     return {
         **judge(bench.model, run.draws, run.weights, bench.test),
         "rhat": [float(np.quantile(rhat, q)) for q in (0.5, 0.95, 1.0)],

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from sgmcmc.models._problem import Problem
-from sgmcmc.optim._laplace import hessian, laplace
+from sgmcmc.models import Problem
+from sgmcmc.optim import hessian, laplace
 
 BIAS = 0.04  # of a variance: 2% of a standard deviation
 EFFECTIVE_DRAWS = 4_000

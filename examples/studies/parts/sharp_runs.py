@@ -13,7 +13,6 @@ import numpy as np
 
 import sgmcmc
 from parts.mnist_runs import descend
-from sgmcmc import _tree as trees
 from sgmcmc import clocks, diagnostics, metrics, models
 
 PRIORS = {
@@ -98,7 +97,7 @@ def square_norms(posterior: Any, starts: Any, data: Any, rows: Any) -> Any:
         def square(index: Any) -> Any:
             batch = jax.tree.map(lambda a: a[index], data)
             gradient = jax.grad(lambda p: posterior.potential(p, batch))(start)
-            return trees.dot(gradient, gradient)
+            return sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(gradient))
 
         return jax.lax.map(square, indices)
 

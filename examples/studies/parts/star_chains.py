@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgmcmc.kernels._psgld import PreconditionedKernel
+from sgmcmc import metrics
 
 # What a draw may weigh: what the kernel records; the dt that its step took; the dt of the step
 # before; the dt of the step after; nothing.
@@ -22,7 +20,7 @@ CHUNK = 16_384
 
 def pace(kernel: Any, state: Any, info: Any) -> jax.Array:
     """The step's dt; under a metric of the position, h times the mean of its diagonal."""
-    if isinstance(kernel, PreconditionedKernel):
+    if isinstance(kernel.metric, metrics.AbstractPreconditioner):
         scale = 1 / (kernel.metric.epsilon + jnp.sqrt(state.metric.square))
         return info.time * jnp.mean(scale)
     return info.time
@@ -33,7 +31,7 @@ def chain_sums(kernel, functions, starts, keys, burnin, block, blocks, memory=No
     """Each chain's sums Σ w (1, f) by block, its first step that was not finite, and some dt's.
 
     `functions`: position -> (F,). `burnin` and `block` are steps and may be traced;
-    `memory` is what a preconditioner remembers at the start.
+    `memory` has what a preconditioner remembers at the start, by its fields.
 
     Returns:
         (chains, blocks, 5, 1 + F), (chains,) with −1 where all was finite, (chains, blocks).
@@ -43,7 +41,7 @@ def chain_sums(kernel, functions, starts, keys, burnin, block, blocks, memory=No
         begin, key = jax.random.split(key)
         state = kernel.init(start, begin)
         if memory is not None:
-            state = state._replace(metric=memory)
+            state = state._replace(metric=state.metric._replace(**memory))
         ones = jnp.ones((1,))
 
         def advance(t, carry):
@@ -132,18 +130,3 @@ def mean_step(made: dict[str, np.ndarray]) -> float:
     """The mean dt over the draws of the finite chains."""
     sums = made["sums"][made["lost"] < 0]
     return float(sums[:, THIS, 0].sum() / sums[:, PLAIN, 0].sum()) if len(sums) else float("nan")
-
-
-def kept(path: Path, plan: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `path` holds, where it was made to the same plan; else `make()`, which is kept there."""
-    plan = json.loads(json.dumps(plan))
-    if path.exists():
-        found = json.loads(path.read_text("utf-8"))
-        if found["plan"] == plan:
-            return found["result"]
-    result = json.loads(json.dumps(make()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"plan": plan, "result": result}), "utf-8")
-    part.replace(path)
-    return result

@@ -20,7 +20,6 @@ import numpy as np
 
 import sgmcmc
 from sgmcmc import clocks, metrics
-from sgmcmc.metrics._position_dependent import RMSPropMemory
 
 from .star_chains import OWN, PLAIN, averages, divergence, mean_step, of_single_chains, run
 
@@ -177,7 +176,7 @@ def cell(name: str, method: str, mean: float, chains: int, gradients: int, seed:
     square, step, memory = float(jnp.mean(jnp.sum(slopes**2, axis=-1))), mean, None
     if method in (GAMMA, NO_GAMMA):
         # V at its mean: from the first gradient, where that is small, Γ throws chains far off.
-        memory = RMSPropMemory(jnp.mean(slopes**2, axis=0), jnp.asarray(1, jnp.int32))
+        memory = {"square": jnp.mean(slopes**2, axis=0), "steps": jnp.asarray(1, jnp.int32)}
     for _ in range(0 if method == SGLD else 2):
         kernel = kernel_of(method, target, step, square)
         pilot = run(kernel, toy.functions, starts, seed + 1, 500, 500, 20, memory)

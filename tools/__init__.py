@@ -1,0 +1,1 @@
+"""Programs that read the library's own source: `make house`, `make api`."""
