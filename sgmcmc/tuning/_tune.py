@@ -49,9 +49,14 @@ def tune(
     key, the arguments and the `num_burnin` of a run it is the choice that `sample` makes there;
     but `sample` goes on to halve the step where a chain is lost in the burn-in, or stuck.
 
-        kernel = sgmcmc.baoab(posterior, None, friction="auto")
-        kernel, tuning = sgmcmc.tune(jax.random.key(0), kernel, jnp.zeros(3))
-        print(tuning)
+    >>> import jax, jax.numpy as jnp, sgmcmc
+    >>> def log_density(x):
+    ...     return -0.5 * jnp.sum(jnp.array([1.0, 4.0, 25.0]) * x**2)
+    >>> posterior = sgmcmc.Posterior.from_log_density(log_density)
+    >>> untuned = sgmcmc.baoab(posterior, None, friction="auto")
+    >>> kernel, tuning = sgmcmc.tune(jax.random.key(0), untuned, jnp.zeros(3))
+    >>> print(f"{tuning.step_size:.2f}: {tuning.reason}")
+    0.20: stability
 
     It costs some thousand minibatch gradients (`tuning.gradient_evaluations`). See "Choosing a
     step size" for the rules, and `sgmcmc.tuning.Rules` for their thresholds.

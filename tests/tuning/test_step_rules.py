@@ -314,9 +314,8 @@ def test_bad_input():
         sgmcmc.amagold(gaussian(), 0.1, 5, friction=None)
     for name in ("samadams", "amagold", "replicas"):
         kernel = MAKE[name](gaussian())
-        state = kernel.init(jnp.zeros(SIZE), jax.random.key(0))
         with pytest.raises(ValueError, match=r"step_size: None is chosen by sgmcmc\.sample"):
-            kernel.step(jax.random.key(1), state)
+            kernel.step(jax.random.key(1), kernel.init(jnp.zeros(SIZE), jax.random.key(0)))
 
 
 @pytest.mark.slow

@@ -288,8 +288,7 @@ def test_no_step_is_an_error():
 def test_bad_input():
     """A step by hand without one, and "auto" beside a step."""
     kernel = sgmcmc.baoab(exact(), None)
-    state = kernel.init(jnp.ones(50), jax.random.key(0))
     with pytest.raises(ValueError, match=r"step_size: None is chosen by sgmcmc\.sample"):
-        kernel.step(jax.random.key(1), state)
+        kernel.step(jax.random.key(1), kernel.init(jnp.ones(50), jax.random.key(0)))
     with pytest.raises(ValueError, match='friction: got "auto" beside'):
         sgmcmc.baoab(exact(), 0.1, friction="auto")
