@@ -18,6 +18,7 @@ from sgmcmc import NonFiniteError, Posterior, reducers
 from sgmcmc.kernels import AbstractKernel, Traits
 from sgmcmc.loop._driver import watching
 from sgmcmc.types import ClockState
+from tests.compare import assert_same_bits
 
 N = 9
 DATA = {"x": np.sin(np.arange(N)).astype(np.float32), "y": np.cos(np.arange(N)).astype(np.float32)}
@@ -34,14 +35,10 @@ def log_prior(params):
 
 POSTERIOR = Posterior(log_likelihood, log_prior, data_size=N)
 PARAMS = {"a": jnp.array([0.1, -0.2])}
-KERNELS = {
-    "baoab": sgmcmc.baoab(POSTERIOR, 0.05),
-    "sgld-fast": sgmcmc.sgld(POSTERIOR, 0.01, noise="fast"),
-    "leimkuhler_matthews-fast": sgmcmc.leimkuhler_matthews(POSTERIOR, 0.01, noise="fast"),
-}
+BAOAB = sgmcmc.baoab(POSTERIOR, 0.05)
 
 
-def run(kernel=KERNELS["baoab"], num_samples=12, **options):
+def run(kernel=BAOAB, num_samples=12, **options):
     options = {
         "batch_size": 2, "num_chains": 2, "num_burnin": 5, "thinning": 3, "chunk_steps": 4,
         "reducers": {"moments": reducers.covariance()}, "chain_method": "vmap",
@@ -52,16 +49,6 @@ def run(kernel=KERNELS["baoab"], num_samples=12, **options):
     )
 
 
-def assert_same_bits(one, other):
-    pairs = [(one.draws, other.draws), (one.info, other.info), (one.reduced, other.reduced)]
-    for a, b in pairs:
-        assert jax.tree.structure(a) == jax.tree.structure(b)
-        jax.tree.map(np.testing.assert_array_equal, a, b)
-    np.testing.assert_array_equal(one.weights, other.weights)
-    assert one.num_steps == other.num_steps
-    assert one.gradient_evaluations == other.gradient_evaluations
-
-
 def ctrl_c_after(steps):
     """Press Ctrl-C as soon as so many steps are made."""
 
@@ -70,31 +57,6 @@ def ctrl_c_after(steps):
             os.kill(os.getpid(), signal.SIGINT)
 
     return watching(press)
-
-
-@pytest.mark.parametrize(
-    ("stream", "name", "chain_method"),
-    [
-        ("reshuffled", "baoab", "vmap"),
-        ("symmetric", "sgld-fast", "map"),
-        pytest.param(
-            "with_replacement", "leimkuhler_matthews-fast", "vmap", marks=pytest.mark.slow
-        ),
-    ],
-)
-def test_resume_is_the_straight_run(stream, name, chain_method, tmp_path):
-    """7 + 5 draws, in memory or by way of a file, are the straight run of 12 bit for bit."""
-    kernel, options = KERNELS[name], {"stream": stream, "chain_method": chain_method}
-    straight = run(kernel, 12, **options)
-    first = run(kernel, 7, **options)
-    kept = jax.tree.map(np.copy, first.draws)
-    assert_same_bits(first.resume(5, progress=False), straight)
-    # The first run is as it was, and can be resumed again.
-    jax.tree.map(np.testing.assert_array_equal, first.draws, kept)
-    assert_same_bits(first.resume(5, progress=False), straight)
-    loaded = sgmcmc.load(first.save(tmp_path / "run"))
-    given = {"kernel": kernel, "data": DATA, "reducers": {"moments": reducers.covariance()}}
-    assert_same_bits(loaded.resume(5, progress=False, **given), straight)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 6, 8, 9, 30])
@@ -111,7 +73,7 @@ def test_ctrl_c_keeps_the_draws_and_resumes(steps, tmp_path):
     repr(broken)
     assert_same_bits(broken.resume(progress=False), straight)
     loaded = sgmcmc.load(broken.save(tmp_path / "run"))
-    given = {"kernel": KERNELS["baoab"], "data": DATA}
+    given = {"kernel": BAOAB, "data": DATA}
     again = loaded.resume(progress=False, reducers={"moments": reducers.covariance()}, **given)
     assert_same_bits(again, straight)
 
@@ -159,7 +121,7 @@ def test_resume_checks_what_it_is_given(tmp_path):
     path = run(num_samples=4).save(tmp_path / "run")
     loaded = sgmcmc.load(path)
     moments = {"moments": reducers.covariance()}
-    given = {"kernel": KERNELS["baoab"], "data": DATA, "reducers": moments, "progress": False}
+    given = {"kernel": BAOAB, "data": DATA, "reducers": moments, "progress": False}
     bad = [
         ({"kernel": None}, "kernel: got None"),
         ({"kernel": sgmcmc.baoab(POSTERIOR, 0.06)}, "kernel: its numbers"),
@@ -325,7 +287,7 @@ def test_nan_data_is_an_error_that_says_where_to_look():
     with pytest.raises(NonFiniteError, match="NaN in the data") as caught:
         sgmcmc.sample(
             jax.random.key(SEED),
-            KERNELS["baoab"],
+            BAOAB,
             PARAMS,
             data,
             batch_size=2,
@@ -377,7 +339,7 @@ def test_any_failure_on_the_way_keeps_the_draws(error, burnt, tmp_path):
     if burnt:
         for broken in (partial, loaded):
             with pytest.raises(ValueError, match="broke off inside a chunk"):
-                broken.resume(kernel=KERNELS["baoab"], progress=False)
+                broken.resume(kernel=BAOAB, progress=False)
     else:
         assert_same_bits(partial.resume(progress=False), straight)
 
