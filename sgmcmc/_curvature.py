@@ -52,7 +52,10 @@ class Noise(NamedTuple):
 def largest_curvature(
     kernel: Any, position: PyTree, given: PyTree, key: Key, num_steps: int
 ) -> tuple[Array, Array, PyTree]:
-    """(λ̂, ‖Hv − λ̂v‖, v) of the mean Hessian over batches, v of length 1."""
+    """(λ̂, ‖Hv − λ̂v‖, v) of the mean Hessian H over batches, v of length 1, by power iteration.
+
+    `given` holds the batches along a leading axis; `num_steps` products, ≥ 1.
+    """
 
     def product(vector: PyTree) -> PyTree:
         return hessian_product(kernel, position, given, vector)
@@ -110,9 +113,10 @@ def slope(kernel: Any, position: PyTree, given: PyTree) -> Array:
 def gradient_noise(
     kernel: Any, position: PyTree, given: PyTree, data: PyTree, anchor: PyTree, stiffest: PyTree
 ) -> Noise:
-    """The variance over batches of the gradient estimate along `stiffest`, of length 1, and of
+    """The variance of the gradient estimate over batches, in two directions.
 
-    its noisiest coordinate. Estimators with a memory have it from `anchor`.
+    They are `stiffest`, a pytree of length 1, and the coordinate of the largest variance.
+    Estimators with a memory have it from `anchor`, where they begin.
     """
     memory = kernel.gradient.init(kernel.posterior, anchor, data)
 
