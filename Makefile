@@ -10,16 +10,18 @@ NEWEST := .venv-newest
 EXTRAS := dev,docs,demo,plots,blackjax,flax,spectrum
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PYTEST := -m pytest -n 2
-FAST := -m "not slow"
+# Files stay in order on one worker, where their compiled programs are, until the other is idle.
+PYTEST := -m pytest -n 2 --dist worksteal
+FAST := -m "not slow and not integration"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest test-newest lint format types docs api house \
-	bench studies study venv clean
+.PHONY: help demo test test-integration test-slow test-oldest test-newest lint format types docs \
+	api house bench studies study venv clean
 
 help:
 	@echo "make demo         a Bayesian network on digits: table and pictures (about 3 minutes)"
 	@echo "make test         the tests (ARGS='-k laws' for some, -x to stop at the first failure)"
+	@echo "make test-integration   tests that start programs: pages, studies, notebooks, the wheel"
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make test-oldest  the tests on the oldest supported JAX, Python 3.11"
 	@echo "make test-newest  the tests on the newest JAX of Python 3.12"
@@ -45,6 +47,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python $(PYTEST) $(FAST) $(ARGS)
+
+test-integration: $(READY)
+	$(BIN)/python $(PYTEST) -m "integration and not slow" $(ARGS)
 
 test-slow: $(READY)
 	$(BIN)/python $(PYTEST) -m slow $(ARGS)
@@ -88,7 +93,7 @@ study: $(READY)
 
 # Both ends of the supported range. Other packages' deprecations are not our failures there.
 test-oldest: $(OLDEST)/.ready
-	$(OLDEST)/bin/python $(PYTEST) -W default $(FAST) $(ARGS)
+	$(OLDEST)/bin/python $(PYTEST) -W default -m "not slow" $(ARGS)
 
 $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON_OLDEST) -m venv --clear $(OLDEST)
@@ -97,7 +102,7 @@ $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
 	@touch $@
 
 test-newest: $(NEWEST)/.ready
-	$(NEWEST)/bin/python $(PYTEST) -W default $(FAST) $(ARGS)
+	$(NEWEST)/bin/python $(PYTEST) -W default -m "not slow" $(ARGS)
 
 $(NEWEST)/.ready: pyproject.toml
 	$(PYTHON_NEWEST) -m venv --clear $(NEWEST)
@@ -107,5 +112,5 @@ $(NEWEST)/.ready: pyproject.toml
 
 clean:
 	rm -rf $(VENV) $(OLDEST) $(NEWEST) site dist build *.egg-info
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,13 +48,15 @@ class Tabular(abc.ABC):
     def __repr__(self) -> str:
         shown = self.table[self._columns()]
         text = shown.to_string(max_rows=ROWS_SHOWN, float_format=number)
-        return "\n".join([self._title(), "", text, "", *self._footer()])
+        below = ["", *footer] if (footer := self._footer()) else []
+        return "\n".join([self._title(), "", text, *below])
 
     def _repr_html_(self) -> str:
         shown = self.table[self._columns()]
         body = shown.to_html(max_rows=ROWS_SHOWN, float_format=number, border=0)
         title, *footer = (html.escape(line) for line in [self._title(), *self._footer()])
-        return f"<p>{title}</p>{body}<p>{'<br>'.join(footer)}</p>"
+        below = f"<p>{'<br>'.join(footer)}</p>" if footer else ""
+        return f"<p>{title}</p>{body}{below}"
 
 
 def number(value: float) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc.kernels._base import AbstractKernel, Traits, require_kernel
-from sgmcmc.loop._chunk import refreshed
+from sgmcmc.loop._chain import refreshed
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams._streams import Stream
 from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State

@@ -5,19 +5,53 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
 
+import tests.typechecker  # noqa: F401  (the hook looks it up by name)
+
 # Shapes and dtypes are checked wherever these modules are traced; before they are imported.
-CHECKED = ["types", "_posterior", "noise", "streams", "gradients"]
+CHECKED = [
+    *("types", "_posterior", "noise", "streams._streams", "streams._source"),
+    *(
+        f"gradients.{name}"
+        for name in ("_base", "_minibatch", "_control_variate", "_saga", "_averaged")
+    ),
+]
 install_import_hook([f"sgmcmc.{name}" for name in CHECKED], "tests.typechecker.shapes")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Compiled programs are kept between processes and runs; by variables, so that the interpreters
+# which tests start share them. What is in the environment already wins. Each program is still
+# traced and lowered, so that a test which counts traces or compilations counts the same.
+COMPILED = {
+    "jax_compilation_cache_dir": str(ROOT / ".cache" / "jax"),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": 0,
+}
+MOST_COMPILED = 2 * 2**30  # bytes
+
+for option, value in COMPILED.items():
+    if option.upper() not in os.environ:
+        os.environ[option.upper()] = str(value)
+        jax.config.update(option, value)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Empty the folder of compiled programs once it is too large, before any worker starts."""
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if hasattr(session.config, "workerinput") or folder != ROOT / ".cache" / "jax":
+        return
+    if sum(path.stat().st_size for path in folder.glob("*")) > MOST_COMPILED:
+        shutil.rmtree(folder)
+
 
 if not hasattr(jax, "enable_x64"):  # before JAX 0.8
     from jax.experimental import enable_x64

@@ -28,6 +28,9 @@ HEAVY = {
 }
 
 
+pytestmark = pytest.mark.integration
+
+
 def modules_after(code: str, tmp_path) -> set[str]:
     """The names in `sys.modules` of a new interpreter, in an empty folder, after `code`."""
     code += "\nimport json, sys; print(json.dumps(sorted(sys.modules)))"

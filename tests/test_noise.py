@@ -155,6 +155,7 @@ def test_gaussian_inside_a_loop_where_it_is_consumed() -> None:
     np.testing.assert_array_equal(flat, expected)
 
 
+@pytest.mark.integration
 def test_sharded_draws_are_the_same() -> None:
     """Chains spread over two CPU devices, by sharded keys under jit and by shard_map, draw the same
     numbers.

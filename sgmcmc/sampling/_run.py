@@ -4,18 +4,69 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import jax
 import numpy as np
 
 from sgmcmc import _tree as trees
+from sgmcmc.sampling import _archive as archive
+from sgmcmc.tuning._record import Tuning
 from sgmcmc.types import Info, Key, PyTree
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Draws = TypeVar("Draws", default=Any)
+else:
+    from typing import TypeVar
+
+    Draws = TypeVar("Draws")
+
+
+class Unsaved(NamedTuple):
+    """What a file does not hold of a run, and `Run.resume` is given after `load`."""
+
+    kernel: Any = None
+    params: PyTree = None
+    data: PyTree = None
+    stream: Any = None
+    collect: Any = True
+    reducers: Any = None
+
+
+class Frozen(NamedTuple):
+    """What a file holds of where a run stands.
+
+    Attributes:
+        leaves: the carry's arrays; none where a chunk that broke off has taken them.
+        fingerprint: of the kernel that they belong to.
+        position: the positions among them, for their structure.
+        plain_position: whether that is of dicts, lists and tuples alone.
+    """
+
+    leaves: list[np.ndarray]
+    fingerprint: str
+    position: PyTree
+    plain_position: bool
+
+
+class AbstractContinuation(ABC):
+    """How a run goes on: alive, from a file, or not at all."""
+
+    @abstractmethod
+    def resume(self, run: Run, num_samples: int | None, given: Unsaved, progress: bool) -> Run:
+        """The run with more draws; see `Run.resume`."""
+
+    @abstractmethod
+    def frozen(self) -> Frozen:
+        """What of it is saved."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Run:
+class Run(Generic[Draws]):
     """What `sgmcmc.sample` returns. All arrays are NumPy's.
 
     Attributes:
@@ -34,9 +85,10 @@ class Run:
         compile_time, burnin_time, wall_time: seconds; `wall_time` is that of the draws.
         tuning: with `step_size=None`, the `sgmcmc.tuning.Tuning` that says what was chosen
             and why; else None.
+        continuation: how `resume` goes on.
     """
 
-    draws: PyTree
+    draws: Draws
     weights: np.ndarray
     info: Info
     reduced: dict[str, Any]
@@ -48,8 +100,8 @@ class Run:
     compile_time: float
     burnin_time: float
     wall_time: float
-    tuning: Any = None
-    continuation: Any = None
+    tuning: Tuning | None
+    continuation: AbstractContinuation
 
     @property
     def num_chains(self) -> int:
@@ -89,12 +141,8 @@ class Run:
         Raises:
             ValueError: nothing is left to draw; `kernel` or `data` is missing or differs.
         """
-        from sgmcmc.sampling._sample import resume
-
-        return resume(
-            self, num_samples, kernel=kernel, params=params, data=data, stream=stream,
-            collect=collect, reducers=reducers, progress=progress,
-        )  # fmt: skip
+        given = Unsaved(kernel, params, data, stream, collect, reducers)
+        return self.continuation.resume(self, num_samples, given, progress)
 
     def resampled(self, key: Key, num_draws: int | None = None) -> Resampled:
         """Draws of equal weight, for what cannot take weights; pooled over chains.
@@ -113,9 +161,27 @@ class Run:
 
     def save(self, path: str | Path) -> Path:
         """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""
-        from sgmcmc.sampling._archive import save_run
-
-        return save_run(self, path)
+        frozen = self.continuation.frozen()
+        contents = {
+            "draws": self.draws,
+            "weights": self.weights,
+            "info": {k: v for k, v in self.info._asdict().items() if isinstance(v, np.ndarray)},
+            "reduced": self.reduced,
+            "carry": frozen.leaves,
+            "position": frozen.position,
+        }
+        header = {
+            "config": self.config,
+            "versions": self.versions,
+            "stopped": {str(chain): step for chain, step in self.stopped.items()},
+            "counter": self.num_steps,
+            "fingerprint": frozen.fingerprint,
+            "plain_position": frozen.plain_position,
+            "gradient_evaluations": self.gradient_evaluations,
+            "tuning": None if self.tuning is None else self.tuning._asdict(),
+            "times": [self.compile_time, self.burnin_time, self.wall_time],
+        }
+        return archive.write(path, contents, header)
 
     def to_arviz(self) -> Any:
         """An ArviZ DataTree: `posterior`, and `sample_stats` with weights and the info."""

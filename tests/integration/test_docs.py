@@ -36,6 +36,9 @@ MODULES = sorted(
 )
 
 
+pytestmark = pytest.mark.integration
+
+
 def blocks(page: str) -> list[str]:
     return BLOCK.findall((ROOT / page).read_text("utf-8"))
 

@@ -16,6 +16,8 @@ STUDIES = [
 ]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, monkeypatch):

@@ -33,6 +33,9 @@ print(importlib.metadata.version("sgmcmc"), sgmcmc.__version__)
 """
 
 
+pytestmark = pytest.mark.integration
+
+
 def run(*command: str | Path, cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

@@ -21,6 +21,7 @@ def process(script):
     )  # fmt: skip
 
 
+@pytest.mark.integration
 def test_sharded_chains_equal_unsharded_ones():
     """On two CPU devices every method gives the same draws to rounding, and resumes bit for bit."""
     done = process(

@@ -125,6 +125,7 @@ def test_a_finished_run_owes_nothing():
         run().resume(progress=False)
 
 
+@pytest.mark.integration
 def test_ctrl_c_in_a_process_of_its_own(tmp_path):
     """A real SIGINT amid a run of its own process keeps the draws and exits cleanly."""
     script = tmp_path / "long.py"
