@@ -34,7 +34,7 @@ class Draws(NamedTuple):
             is None where it is unknown.
         wall_time: seconds of sampling, or None.
         gradient_evaluations: of all chains together, burn-in included, or None.
-        notes: what a reader of any result must be told.
+        notes: chains that were dropped, and the step size that was chosen, in words.
     """
 
     values: PyTree
@@ -159,6 +159,7 @@ def _from_arviz(tree: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any]:
 
 
 def _listed(stopped: Mapping[int, int | None]) -> str:
+    """Stopped chains as notes and errors have them: "chain 1 at step 40, chain 3"."""
     return ", ".join(
         f"chain {chain}" + ("" if step is None else f" at step {step}")
         for chain, step in sorted(stopped.items())

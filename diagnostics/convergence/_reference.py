@@ -49,8 +49,10 @@ class ReferenceComparison(Tabular):
 
     @property
     def worst(self) -> dict[str, tuple[str, float]]:
-        """Column -> (row, value) furthest from 0 (mean_error), from 1 (sd_ratio, on the log
-        scale) or largest (both MCSEs); a NaN is worse than any number.
+        """{column: (row, value)} of each column's worst row.
+
+        That is the furthest from 0 (mean_error), from 1 (sd_ratio, on the log scale), or the
+        largest (both MCSEs); a NaN is worse than any number.
         """
         with np.errstate(divide="ignore"):
             distance = {
@@ -199,6 +201,7 @@ def _moments(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def _table(ours: np.ndarray, theirs: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of `ReferenceComparison.table`, from (5, rows) of `_moments` of each side."""
     mean, sd, mean_se, sd_se, r_hat = ours
     mean_ref, sd_ref, mean_se_ref, sd_se_ref, _ = theirs
     ratio = sd / sd_ref

@@ -119,7 +119,7 @@ def measure(
     chain_method: str = "auto",
     progress: bool = False,
 ) -> LearningCoefficient:
-    """`learning_coefficient`, whose warnings are in the record alone."""
+    """`learning_coefficient`, which puts its warnings into the record and issues none."""
     key = checks.typed_key(key)
     _check(posterior, num_chains, num_steps, localization, inverse_temperature, data)
     n = posterior.data_size
@@ -203,7 +203,7 @@ def _means(trace: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _seen(judge: Posterior, data: PyTree, center: PyTree, position: PyTree) -> dict[str, Array]:
-    """What is kept of a draw."""
+    """A draw's loss L_n(w), () nats per example, and its ‖w − w*‖², ()."""
     away = jax.tree.map(jnp.subtract, position, center)
     return {"loss": _loss(judge, position, data), "square": trees.dot(away, away)}
 
@@ -215,6 +215,7 @@ def _loss(judge: Posterior, params: PyTree, data: PyTree) -> Array:
 
 
 def _flat(params: PyTree) -> Array:
+    """A flat log prior: log p = 0."""
     return jnp.zeros(())
 
 

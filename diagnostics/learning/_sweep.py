@@ -165,10 +165,12 @@ def learning_sweep(
 
     Args:
         key, posterior, params, data: as in `learning_coefficient`.
-        step_sizes: values of h. Each half of the last shows Euler's bias best.
-        localizations: values of ρ.
-        inverse_temperatures: values of β; default 1/log n alone.
-        batch_sizes: the second twice the first shows minibatch noise; default all the data.
+        step_sizes: values of h > 0. A ladder of halves, (h, h/2, h/4), shows Euler's bias
+            best: it is proportional to h, and so halves from one cell to the next.
+        localizations: values of ρ > 0, in 1/units².
+        inverse_temperatures: values of β > 0; default 1/log n alone.
+        batch_sizes: examples a step, None: all the data (default). A size and its double show
+            minibatch noise, which heats chains in proportion to 1/batch size.
         options: what else `learning_coefficient` takes.
 
     Returns:
@@ -243,7 +245,7 @@ def judge_cells(axes: dict[str, tuple[Any, ...]], cells: np.ndarray) -> Learning
 
 
 def _own_failure(found: LearningCoefficient | None) -> str:
-    """What a cell shows without others; empty where nothing."""
+    """The verdict by the cell alone: "lost", "minimum", "escape", "unsettled"; else empty."""
     if found is None or not np.isfinite(found.per_chain).all() or chains_apart(found.per_chain):
         return "lost"
     below = found.share_below > LARGEST_SHARE_BELOW
@@ -265,6 +267,11 @@ def _beside(at: tuple[int, ...], axis: int, sound: np.ndarray) -> tuple[int, ...
 
 
 def _verdict(change: np.ndarray, looked_at: np.ndarray, error: float) -> str:
+    """A sound cell's verdict.
+
+    `change`: along each axis, over what is allowed; `looked_at`: axes of several values;
+    `error`: the standard error over λ̂.
+    """
     if np.nanmax(np.append(change, 0.0)) > 1:
         return FAILURES[int(np.nanargmax(change))]
     if error > LARGEST_ERROR:
@@ -273,6 +280,7 @@ def _verdict(change: np.ndarray, looked_at: np.ndarray, error: float) -> str:
 
 
 def _values(name: str, values: Any) -> tuple[Any, ...]:
+    """The values of the axis `name`, checked, different and ascending; None, all data, last."""
     plural = name + ("es" if name.endswith("x") else "s")
     if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
         raise TypeError(f"{plural}: got {type(values).__name__}; expected a sequence of numbers")

@@ -140,7 +140,7 @@ def flatness(
 
 
 def compare_flatness(found: Mapping[str, Flatness]) -> FlatnessComparison:
-    """A table of several, one a row, and below it what such a comparison does not say.
+    """A table of networks, one a row, and the note that no number in it is scale-invariant.
 
     Args:
         found: records of `flatness` by name, with one width and one threshold, else no two

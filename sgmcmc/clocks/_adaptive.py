@@ -222,8 +222,9 @@ def adaptive(
 
 
 class Untuned(AbstractClock):
-    """No step yet, `step_size=None`. `template`: the adaptive clock whose Δτ is to be chosen;
-    None: a plain clock.
+    """The clock of `step_size=None`: no step is chosen yet.
+
+    `template`: the adaptive clock whose Δτ is to be chosen; None: a plain clock.
     """
 
     template: AdaptiveClock | None = None
@@ -255,7 +256,7 @@ class Untuned(AbstractClock):
             self.template.check(position)
 
     def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
-        """There is nothing to check yet."""
+        """Nothing: the clock that tuning puts in this one's place is checked."""
 
     def at(self, step_size: float) -> AbstractClock:
         """The clock with the step (Δτ) that was chosen."""

@@ -27,7 +27,7 @@ def averaged(decay: float | Array = 0.9) -> Averaged:
     order in h.
 
     Args:
-        decay: β in [0, 1); 0 is `minibatch()`.
+        decay: β in [0, 1), the weight of the *old* mean; default 0.9, and 0 is `minibatch()`.
 
     Raises:
         ValueError: `decay` out of range.

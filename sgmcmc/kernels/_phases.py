@@ -46,11 +46,11 @@ class AbstractPhaseKernel(AbstractDynamics):
         return 0.0
 
     def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
-        """`State.extra` at the start."""
+        """`State.extra` at the start, {name: memory}; `friction` is γ at step 0."""
         return {}
 
     def reports(self, phase: Phase, pace: Pace) -> dict[str, Array]:
-        """Fields of `Info` that its flows know better, at the phase in which the step began."""
+        """{field of `Info`: value} set by its flows, from the phase in which the step began."""
         return {}
 
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
@@ -130,7 +130,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         return state._replace(estimator=estimator)
 
     def pace(self, state: State) -> Pace:
-        """The step's numbers."""
+        """dt, friction and temperature at the state's step, with the metric and the clock."""
         dt, _, _ = self.clock.tick(state.clock)
         count = state.clock.count
         friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)

@@ -36,7 +36,7 @@ class SubStep(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a kernel executes each step."""
+    """The sub-steps of one step, its rows of normals, its gradients, and its weak order."""
 
     substeps: tuple[SubStep, ...]
     num_normals: int

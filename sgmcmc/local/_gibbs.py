@@ -103,8 +103,8 @@ def gibbs_posterior(
 
     Args:
         entropy: from `sgmcmc.local.local_entropy`, of a kernel at a temperature T > 0.
-        step_size: η > 0, a number or a schedule of the outer step.
-        power: β > 0.
+        step_size: η > 0, a number, a schedule of the outer step, or a clock.
+        power: β > 0; default 1.
 
     Returns:
         A kernel.
