@@ -123,7 +123,7 @@ class Run(Generic[Draws]):
         collect: Any = True,
         reducers: Any = None,
         progress: bool = True,
-    ) -> Run:
+    ) -> Run[Draws]:
         """Go on, bit for bit as if the run had been asked for more draws at the start.
 
         Args:
