@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 KINDS = ("gaussian", "fast")
+"""What `noise=` of a kernel may be."""
 
 # z = x P(x^2) for the centred byte x = (2 b - 255) / 256: the least-squares fit to the normal
 # quantiles Phi^-1((b + 1/2) / 256), moved the least (root mean square over the 256 values) that
