@@ -14,12 +14,7 @@ from sgmcmc.local import LocalEntropy
 from tests.defects.test_defects import as_a, must_fail
 from tests.laws.test_local_entropy import START, inner_mean, quadratic
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Laws are compared beyond single precision."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")  # laws are compared beyond single precision
 
 
 def entropy():
