@@ -80,7 +80,7 @@ def draw(
         like: pytree of floating arrays (or `jax.ShapeDtypeStruct`), `d` elements in all; only
             shapes and dtypes are used.
         count: how many variables per element the step needs (rows).
-        kind: "gaussian" or "fast"; see the module's docstring for their laws.
+        kind: "gaussian" or "fast"; their laws are those of `sgmcmc.noise`, above.
 
     Returns:
         For "gaussian" standard normals of shape `(count, d)` in the leaves' common dtype

@@ -73,7 +73,7 @@ class AdaptiveClock(AbstractClock):
         return ClockState(jnp.zeros((), jnp.int32), memory)
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(Δτ, Δτ over the first, next state); the letter Z makes dt and weight of it."""
+        """(Δτ_k, Δτ_k/Δτ_0, next state); `pace` and `account` multiply both by ψ(ζ)."""
         return ticked(self.step_size, state)
 
     def pace(self, memory: PyTree, dt: Array) -> PyTree:
