@@ -137,7 +137,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         return Pace(dt, friction, self.temperature(count), self.metric, self.clock)
 
     def begin(self, state: State) -> Phase:
-        """The `Phase` of a state, with no gradient and an energy of 0 until the first evaluation."""
+        """The `Phase` of a state; gradient () and energy 0 until the first evaluation."""
         zero = jnp.zeros((), trees.accumulator_dtype(state.position))
         return Phase(
             state.position, state.momentum, (), zero, state.estimator, state.metric,
