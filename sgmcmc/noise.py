@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 KINDS = ("gaussian", "fast")
+"""What `noise=` of a kernel may be."""
 
 # z = x P(x^2) for the centred byte x = (2 b - 255) / 256: the least-squares fit to the normal
 # quantiles Phi^-1((b + 1/2) / 256), moved the least (root mean square over the 256 values) that
@@ -79,7 +80,7 @@ def draw(
         like: pytree of floating arrays (or `jax.ShapeDtypeStruct`), `d` elements in all; only
             shapes and dtypes are used.
         count: how many variables per element the step needs (rows).
-        kind: "gaussian" or "fast"; see the module's docstring for their laws.
+        kind: "gaussian" or "fast"; their laws are those of `sgmcmc.noise`, above.
 
     Returns:
         For "gaussian" standard normals of shape `(count, d)` in the leaves' common dtype

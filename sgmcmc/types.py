@@ -24,15 +24,23 @@ __all__ = [
 ]
 
 Array: TypeAlias = jax.Array
+"""A JAX array, traced or not."""
 
 PyTree: TypeAlias = Any
+"""Nested containers of arrays, as JAX takes them."""
 
 Key: TypeAlias = jax.Array
+"""A typed key, `jax.random.key(seed)`."""
 
 NoiseKind: TypeAlias = Literal["gaussian", "fast"]
-# Which streams of batches an estimator or a kernel bears: any; all data every step; batches that
-# are independent of all before; or those whose blocks have the same law read backwards.
+"""What `noise=` of a kernel may be; see `sgmcmc.noise`."""
+
 Batches: TypeAlias = Literal["any", "all data", "independent", "reversible"]
+"""Which streams of batches an estimator or a kernel bears.
+
+Any; all data every step; batches that are independent of all before; or those whose blocks have
+the same law read backwards.
+"""
 
 
 class Batch(NamedTuple):

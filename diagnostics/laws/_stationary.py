@@ -208,7 +208,7 @@ def _moving(state: State) -> tuple[PyTree, PyTree, PyTree]:
 
 
 def _template(kernel: AbstractKernel, position: PyTree, batch: PyTree, data: PyTree) -> State:
-    """A first state, of floats: what a word carries as random bits is replaced by normals."""
+    """A first state whose leaves are all floats; random words in `extra` become normals."""
     if data is None and batch is not None:
         data = batch.data if isinstance(batch, Batch | Blocks) else batch
     state = kernel.init(position, jax.random.key(0), data)

@@ -38,7 +38,7 @@ def averaged(decay: float | Array = 0.9) -> Averaged:
 
 
 class Memory(NamedTuple):
-    """The running mean, and how many gradients are in it."""
+    """m, a pytree like θ, and () int32 k, the gradients in it."""
 
     mean: PyTree
     seen: Array

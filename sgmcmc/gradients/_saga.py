@@ -157,7 +157,7 @@ def _visited(
 
 
 def _stored(value: Array) -> Array:
-    """As the table will hold it: a compiler may carry more digits, which the sum must not see."""
+    """`value` rounded to its dtype, as in the table: compilers may carry more digits in a sum."""
     kind = jnp.finfo(value.dtype)
     return jax.lax.reduce_precision(value, kind.nexp, kind.nmant)
 

@@ -1,4 +1,4 @@
-"""The contract of a kernel: what one step does, and what the loop must know of it."""
+"""The contract of a kernel: one step, and the traits that the loop and tuning read."""
 
 import math
 from abc import abstractmethod

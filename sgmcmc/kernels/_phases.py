@@ -32,7 +32,7 @@ class AbstractPhaseKernel(AbstractDynamics):
 
     @property
     def swaps(self) -> bool:
-        """Whether replicas of it may exchange their temperatures."""
+        """Whether replicas of the kernel may exchange temperatures, its momentum alone rescaled."""
         return True
 
     @property
@@ -92,7 +92,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         return jax.ShapeDtypeStruct((self.num_normals, d), jnp.result_type(float))
 
     def momentum_at_record(self, noise: PyTree, state: State, batch: PyTree) -> PyTree:
-        """The momentum where the word ends; the state stands at another phase of it."""
+        """The momentum where the word ends; that of `State` is kicked beyond by `pending_kick`."""
         return self.phases(noise, state, batch)[0].momentum
 
     def drive(self, noise: Array, state: State, batch: PyTree) -> tuple[State, Info]:
@@ -137,7 +137,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         return Pace(dt, friction, self.temperature(count), self.metric, self.clock)
 
     def begin(self, state: State) -> Phase:
-        """The state as a step's sub-steps see it."""
+        """The `Phase` of a state; gradient () and energy 0 until the first evaluation."""
         zero = jnp.zeros((), trees.accumulator_dtype(state.position))
         return Phase(
             state.position, state.momentum, (), zero, state.estimator, state.metric,

@@ -248,13 +248,13 @@ class ReplicaExchange(AbstractKernel):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * each, each), batch)
 
     def _swap_batch(self, batch: PyTree) -> PyTree:
-        """One that no step has seen: a position knows the batches that led to it."""
+        """The step's last batch, on which no replica has moved: its noise is independent of θ."""
         return batch if self.traits.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
 
     def _partners(
         self, measured: swaps.Measured, uniforms: Array, count: Array
     ) -> tuple[Array, Array]:
-        """For each temperature, that with which it swaps (or itself), and the mean acceptance."""
+        """(R,) the temperature that each swaps with, or its own; and () the mean acceptance."""
         gap = 1 / self.temperatures[:-1] - 1 / self.temperatures[1:]
         noise = measured.noise
         if not self.correct:

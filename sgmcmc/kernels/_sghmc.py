@@ -111,7 +111,7 @@ class CompensatedFriction(AbstractFlow):
         return phase._replace(momentum=momentum, extra={**phase.extra, "noise_estimate": following})
 
     def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
-        """`clipped`: the share of coordinates with V̂ above what fits."""
+        """`clipped`: the share of coordinates with h V̂ > 2γT."""
         budget = 2 * pace.friction * pace.temperature
         memory = phase.extra["noise_estimate"]
         leaves = jax.tree.leaves(self._kick_variance(memory, phase.position, pace.dt, pace))

@@ -193,7 +193,7 @@ class Quicsort(AbstractShiftedOde):
     """The scheme QUICSORT: gradients at the two Gauss nodes, none at the ends."""
 
     def phases(self, noise: Array, state: State, batch: PyTree) -> tuple[Phase, Phase]:
-        """Twice the step's end: it is recorded where it stands."""
+        """(end, end): the step ends in the phase that is recorded."""
         left, right = 0.5 - sqrt(3) / 6, 0.5 + sqrt(3) / 6
         pace, start = self.pace(state), self.begin(state)
         flow = _Flow(pace.dt, pace.friction)

@@ -45,7 +45,7 @@ class Plan(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A plan, and what its letters mean."""
+    """A plan, and {letter: flow} of its letters."""
 
     plan: Plan
     flows: Flows

@@ -51,7 +51,7 @@ class PositionDependent(AbstractPreconditioner):
 
 
 class RMSPropMemory(NamedTuple):
-    """V, like the parameters, and the steps that went into it."""
+    """V, a pytree like θ in float32 at least, and () int32 the gradients in it."""
 
     square: PyTree
     steps: Array
