@@ -39,13 +39,13 @@ class ReferenceComparison(Tabular):
             s/s_ref, with mean_error_mcse and sd_ratio_mcse, their Monte Carlo standard errors;
             r_hat of the run, without which an MCSE means little. Not rounded.
         notes: dropped chains, variables of the run without a reference.
-        num_chains, num_draws: of the run.
+        num_chains, num_samples: of the run.
     """
 
     table: pandas.DataFrame
     notes: tuple[str, ...]
     num_chains: int
-    num_draws: int
+    num_samples: int
 
     @property
     def worst(self) -> dict[str, tuple[str, float]]:
@@ -89,7 +89,7 @@ class ReferenceComparison(Tabular):
         return self.table.to_dict("index")
 
     def _title(self) -> str:
-        return f"{self.num_chains} chains × {self.num_draws} draws against a reference"
+        return f"{self.num_chains} chains × {self.num_samples} draws against a reference"
 
     def _columns(self) -> list[str]:
         return ["mean_error", "mean_error_mcse", "sd_ratio", "sd_ratio_mcse", "r_hat"]
@@ -150,8 +150,10 @@ def compare_to_reference(
     table = _table(*(np.concatenate(part, axis=1) for part in (ours, theirs)))
     unused = [name for name in values if name not in draws]
     notes = (f"not in the reference: {', '.join(unused)}",) if unused else ()
-    num_chains, num_draws = sampled.weights.shape
-    return ReferenceComparison(frame(table, names), (*sampled.notes, *notes), num_chains, num_draws)
+    num_chains, num_samples = sampled.weights.shape
+    return ReferenceComparison(
+        frame(table, names), (*sampled.notes, *notes), num_chains, num_samples
+    )
 
 
 def _values(

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     import pandas
 
 # What changes in turn, what its failure is called, and the direction in which its bias falls.
-AXES = ("step_size", "localization", "inverse_temperature", "batch_size")
+AXES = ("step_size", "precision", "inverse_temperature", "batch_size")
 
-FAILURES = ("step", "localization", "temperature", "batch")
+FAILURES = ("step", "precision", "temperature", "batch")
 
 BIAS_FALLS = (-1, -1, 1, 1)
 
@@ -59,7 +59,7 @@ class LearningSweep(Tabular):
     - "lost": chains were lost, or are far from the others: the step is unstable.
     - "minimum": λ̂ < 0, more than 5% of the draws below L_n(w*), or a gradient: w* is none.
     - "escape": λ̂ rises along the chains. "unsettled": it falls, or split R̂ is above 1.1.
-    - "step", "localization", "temperature", "batch": λ̂ changes along that axis by more than 5%
+    - "step", "precision", "temperature", "batch": λ̂ changes along that axis by more than 5%
       (2% for half the step, the bias taken as linear) and by more than 3 errors. Of several, the
       one whose change is the largest, beside what is allowed.
     - "error": the standard error is above 2.5% of λ̂.
@@ -71,14 +71,14 @@ class LearningSweep(Tabular):
     other side. An axis of one value is not looked at.
 
     Attributes:
-        table: `pandas.DataFrame`, a row a cell, its index the cell's step_size, localization,
+        table: `pandas.DataFrame`, a row a cell, its index the cell's step_size, precision,
             inverse_temperature and batch_size ("all" where that is None), ascending. Its
             columns: estimate, standard_error, r_hat, drift, share_below (NaN where a cell has
             none); verdict, one of the words above; change_step_size and so on, changes along
             each axis over what is allowed (NaN: not looked at). Not rounded.
         axes: {argument: its values, ascending}.
         cells: each cell's `LearningCoefficient`, or None:
-            [step, localization, temperature, batch].
+            [step, precision, temperature, batch].
     """
 
     table: pandas.DataFrame
@@ -86,12 +86,12 @@ class LearningSweep(Tabular):
     cells: np.ndarray
 
     def grid(self, column: str) -> np.ndarray:
-        """A column of the table as [step, localization, temperature, batch]."""
+        """A column of the table as [step, precision, temperature, batch]."""
         return self.table[column].to_numpy().reshape(self.cells.shape)
 
     @property
     def stable(self) -> np.ndarray:
-        """Where the verdict is "stable": [step, localization, temperature, batch]."""
+        """Where the verdict is "stable": [step, precision, temperature, batch]."""
         return self.grid("verdict") == "stable"
 
     @property
@@ -106,7 +106,7 @@ class LearningSweep(Tabular):
     def plot(
         self, ax: Axes | None = None, *, inverse_temperature: int = -1, batch_size: int = -1
     ) -> Axes:
-        """λ̂ over step and localization, each cell with its error and its verdict.
+        """λ̂ over step and precision, each cell with its error and its verdict.
 
         `inverse_temperature` and `batch_size` are positions on their axes. Returns the
         matplotlib axes.
@@ -124,10 +124,10 @@ class LearningSweep(Tabular):
             ax.text(
                 at[1], at[0], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box
             )
-        steps, pulls = self.axes["step_size"], self.axes["localization"]
+        steps, pulls = self.axes["step_size"], self.axes["precision"]
         ax.set_xticks(range(len(pulls)), [f"{x:.3g}" for x in pulls])
         ax.set_yticks(range(len(steps)), [f"{x:.3g}" for x in steps])
-        ax.set(xlabel="localization ρ", ylabel="step_size h")
+        ax.set(xlabel="precision ρ", ylabel="step_size h")
         return ax
 
     def _title(self) -> str:

@@ -67,9 +67,9 @@ def test_ctrl_c_keeps_the_draws_and_resumes(steps, tmp_path):
     with ctrl_c_after(steps):
         broken = run(chunk_steps=2)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert broken.num_draws == max(0, (broken.num_steps - 5) // 3) < 12
+    assert broken.num_samples == max(0, (broken.num_steps - 5) // 3) < 12
     assert steps <= broken.num_steps <= steps + 3
-    np.testing.assert_array_equal(broken.draws["a"], straight.draws["a"][:, : broken.num_draws])
+    np.testing.assert_array_equal(broken.draws["a"], straight.draws["a"][:, : broken.num_samples])
     repr(broken)
     assert_same_bits(broken.resume(progress=False), straight)
     loaded = sgmcmc.load(broken.save(tmp_path / "run"))
@@ -96,7 +96,7 @@ def test_ctrl_c_in_a_process_of_its_own(tmp_path):
             kernel = sgmcmc.sgld(target, 0.1)
             run = sgmcmc.sample(jax.random.key(0), kernel, jnp.zeros(2), num_burnin=10,
                                 num_samples=2_000_000, thinning=10, num_chains=2)
-            print("draws", run.num_draws)
+            print("draws", run.num_samples)
             """
         )
     )
@@ -260,7 +260,7 @@ def test_raise_names_chain_and_step_and_carries_the_draws():
     assert f"chain {chain} is not finite from step {step} on" in str(caught.value)
     assert "step_size" in str(caught.value)
     assert run_so_far.num_steps == step + 1
-    draws = run_so_far.num_draws
+    draws = run_so_far.num_samples
     assert draws == (step + 1 - 4) // 2
     others = [c for c in range(6) if c not in stopped]
     np.testing.assert_array_equal(run_so_far.draws[others], ignored.draws[others, :draws])
@@ -330,8 +330,8 @@ def test_any_failure_on_the_way_keeps_the_draws(error, burnt, tmp_path):
         run(chunk_steps=4)
     partial = caught.value.run
     assert "error's `.run`" in caught.value.__notes__[0]
-    assert 0 < partial.num_draws < straight.num_draws
-    made = slice(None), slice(0, partial.num_draws)
+    assert 0 < partial.num_samples < straight.num_samples
+    made = slice(None), slice(0, partial.num_samples)
     np.testing.assert_array_equal(partial.draws["a"], straight.draws["a"][made])
     loaded = sgmcmc.load(partial.save(tmp_path / "part.npz"))
     np.testing.assert_array_equal(loaded.draws["a"], partial.draws["a"])
@@ -363,8 +363,8 @@ def test_a_failure_inside_a_chunk_keeps_the_draws():
     with pytest.raises(Exception, match="out of luck") as caught:
         run(chunk_steps=4, collect=through_python)
     partial = caught.value.run
-    assert 0 < partial.num_draws < straight.num_draws
-    made = slice(None), slice(0, partial.num_draws)
+    assert 0 < partial.num_samples < straight.num_samples
+    made = slice(None), slice(0, partial.num_samples)
     np.testing.assert_array_equal(partial.draws["a"], straight.draws["a"][made])
     with pytest.raises(ValueError, match="broke off inside a chunk"):
         partial.resume(progress=False)
