@@ -18,6 +18,7 @@ __all__ = [
     "ClockState",
     "Info",
     "Key",
+    "NoiseKind",
     "PyTree",
     "State",
     "as_batch",

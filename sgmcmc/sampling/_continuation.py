@@ -325,7 +325,7 @@ class _Sampling(AbstractJob[Run]):
         )
 
     def _chunk(self, piece: Piece, carry: Carry) -> tuple[Carry, Recorded]:
-        """A chunk that is there: what goes wrong in it goes wrong here."""
+        """A finished chunk, waited for: an error of the device is raised here, not later."""
         made = run_chunk(self.live.inputs, piece.from_step(self.steps), carry)
         return jax.block_until_ready(made)
 

@@ -62,7 +62,7 @@ class AbstractContinuation(ABC):
 
     @abstractmethod
     def frozen(self) -> Frozen:
-        """What of it is saved."""
+        """The carry's arrays and the kernel's fingerprint, which `Run.save` writes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
