@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import _tree as trees
-from sgmcmc.sampling._run import Resampled, Run
 from sgmcmc.types import PyTree
 
 BLOCK_BYTES = 2**26
 
 if TYPE_CHECKING:
     from xarray import DataTree
+
+    from sgmcmc.sampling import Resampled, Run
 
 # What diagnostics take: a run, or an ArviZ DataTree.
 RunLike: TypeAlias = "Run | Resampled | DataTree"
@@ -34,7 +35,7 @@ class Draws(NamedTuple):
             is None where it is unknown.
         wall_time: seconds of sampling, or None.
         gradient_evaluations: of all chains together, burn-in included, or None.
-        notes: what a reader of any result must be told.
+        notes: chains that were dropped, and the step size that was chosen, in words.
     """
 
     values: PyTree
@@ -68,15 +69,12 @@ def read(run: RunLike) -> Draws:
         TypeError: `run` is neither.
         ValueError: weights of another shape or negative, or no chain left.
     """
-    stopped: dict[int, int | None] = {}
-    wall_time, evaluations = None, None
-    if isinstance(run, Run):
-        values, weights = run.draws, run.weights
-        stopped = dict(run.stopped)
-        wall_time, evaluations = run.wall_time, run.gradient_evaluations
-    elif hasattr(run, "draws") and hasattr(run, "weights"):
-        values, weights = run.draws, run.weights
-    else:
+    names = ("draws", "weights", "stopped", "wall_time", "gradient_evaluations", "tuning")
+    given = {name: getattr(run, name, None) for name in names}
+    stopped: dict[int, int | None] = dict(given["stopped"] or {})
+    wall_time, evaluations = given["wall_time"], given["gradient_evaluations"]
+    values, weights = given["draws"], given["weights"]
+    if values is None or weights is None:
         values, weights, wall_time, evaluations = _from_arviz(run)
     values = jax.tree.map(np.asarray, values)
     leaves = jax.tree.leaves(values)
@@ -99,8 +97,8 @@ def read(run: RunLike) -> Draws:
     if stopped:
         values, weights = jax.tree.map(lambda v: v[kept], values), weights[kept]
         notes = (f"dropped {len(stopped)} of {shape[0]} chains, stopped: {_listed(stopped)}",)
-    if isinstance(run, Run) and run.tuning is not None:
-        notes = (*notes, f"tuned: {run.tuning}")
+    if given["tuning"] is not None:
+        notes = (*notes, f"tuned: {given['tuning']}")
     return Draws(values, weights, stopped, _number(wall_time), _number(evaluations), notes)
 
 
@@ -159,6 +157,7 @@ def _from_arviz(tree: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any]:
 
 
 def _listed(stopped: Mapping[int, int | None]) -> str:
+    """Stopped chains as notes and errors have them: "chain 1 at step 40, chain 3"."""
     return ", ".join(
         f"chain {chain}" + ("" if step is None else f" at step {step}")
         for chain, step in sorted(stopped.items())

@@ -35,7 +35,7 @@ class Tabular(abc.ABC):
 
     @abc.abstractmethod
     def _lines(self) -> Iterable[str]:
-        """What stands below the table: worst rows, notes."""
+        """Lines below the table: worst rows, notes."""
 
     def _columns(self) -> list[str]:
         """The columns that are shown; all of them are in `table`."""

@@ -1,4 +1,4 @@
-"""The two observation models: categorical labels and Gaussian responses.
+"""The two observation models, categorical labels and Gaussian responses, and checks of batches.
 
 `log_likelihood = Partial(categorical, predict)` makes the `(params, batch) -> (n,)` that a
 `Posterior` takes out of any `predict`.

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
-from sgmcmc.models import _likelihoods as checks
+from sgmcmc.models import _likelihoods as likelihoods
 from sgmcmc.types import Array, PyTree
 
 
@@ -107,6 +107,7 @@ def logistic_problem(
 
 
 def _design(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """x (n, d) and y (n,) in float64, checked to be finite."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
         raise ValueError(f"x, y: got shapes {x.shape} and {y.shape}; expected (n, d) and (n,)")
@@ -116,14 +117,14 @@ def _design(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _normal(params: PyTree, batch: PyTree) -> Array:
-    x, y = checks.split_batch(batch)
+    x, y = likelihoods.split_batch(batch)
     beta, log_sigma = params["beta"], params["log_sigma"]
     error = (y - x @ beta) * jnp.exp(-log_sigma)
     return -0.5 * error**2 - log_sigma - 0.5 * jnp.log(2 * jnp.pi)
 
 
 def _bernoulli(params: PyTree, batch: PyTree) -> Array:
-    x, y = checks.split_batch(batch)
+    x, y = likelihoods.split_batch(batch)
     logits = x @ params["beta"]
     return y * logits - jax.nn.softplus(logits)
 

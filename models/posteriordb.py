@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 Columns = Mapping[str, ArrayLike]
+"""The data of a posterior, by posteriordb's names of its columns."""
 
 
 def diamonds(data: Columns) -> Problem:
@@ -95,6 +96,7 @@ POSTERIORS: Mapping[str, Callable[[Columns], Problem]] = MappingProxyType(
         "eight_schools-eight_schools_noncentered": eight_schools,
     }
 )
+"""{posteriordb's name: `data -> Problem`}."""
 
 
 def load(folder: str | Path, name: str) -> Problem:

@@ -46,6 +46,9 @@ def normal(scale: float | Array = 1.0) -> Partial:
 def laplace(scale: float | Array = 1.0) -> Partial:
     """Laplace(0, scale), density exp(−|θ|/scale)/(2 scale), on every scalar; sd √2 scale.
 
+    Args:
+        scale: > 0, in the parameters' units; default 1.
+
     Raises:
         ValueError: `scale` is not a finite number > 0.
     """
@@ -53,7 +56,11 @@ def laplace(scale: float | Array = 1.0) -> Partial:
 
 
 def student_t(df: float | Array = 3.0, scale: float | Array = 1.0) -> Partial:
-    """Student's t with `df` > 0 degrees of freedom, times `scale` > 0, on every scalar.
+    """Student's t with `df` degrees of freedom, times `scale`, on every scalar.
+
+    Args:
+        df: > 0; default 3. Moments of order `df` and above are infinite.
+        scale: > 0, in the parameters' units; default 1.
 
     Raises:
         ValueError: `df` or `scale` is not a finite number > 0.

@@ -68,6 +68,7 @@ def check_data(data: PyTree, data_size: int | None) -> None:
 
 
 def at_least_one(value: PyTree, name: str) -> None:
+    """Raise a TypeError unless `value` is an integer, a ValueError unless it is ≥ 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: got {value!r}; expected an integer ≥ 1")
     if value < 1:
@@ -75,7 +76,7 @@ def at_least_one(value: PyTree, name: str) -> None:
 
 
 def positive(value: PyTree, name: str, most: float = math.inf) -> Array:
-    """A number above 0, checked where it is concrete."""
+    """`value` > 0 and ≤ `most` as a floating array, checked where it is not traced."""
     number = jnp.asarray(value, dtype=float)
     check_range(number, name, above_zero=True, most=most)
     return number
@@ -84,7 +85,10 @@ def positive(value: PyTree, name: str, most: float = math.inf) -> Array:
 def check_range(
     value: PyTree, name: str, above_zero: bool, below: float = math.inf, most: float = math.inf
 ) -> None:
-    """Raise a ValueError unless every number fits; those not known yet are not looked at."""
+    """Raise a ValueError unless every number of `value` is finite, ≥ 0 (> 0) and in its bounds.
+
+    A traced value has no numbers yet, and passes.
+    """
     if isinstance(value, jax.core.Tracer):
         return
     # An array is a grid to be vmapped: each of its entries must do.
@@ -138,6 +142,7 @@ def _is_index(value: PyTree) -> bool:
 
 
 def choice(value: PyTree, name: str, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
 

@@ -122,7 +122,7 @@ def coordinates(kernel: AbstractDynamics) -> AbstractMetric:
 def largest_curvature(
     kernel: AbstractDynamics, position: PyTree, batches: PyTree, key: Key, num_steps: int
 ) -> Stiffest:
-    """The stiffest direction of the mean Hessian over batches, by power iteration."""
+    """The stiffest direction of the mean Hessian over batches, by `num_steps` ≥ 1 products."""
     product = whitened_hessian(kernel, position, batches)
 
     def normalised(vector: PyTree) -> PyTree:
@@ -172,10 +172,10 @@ def gradient_noise(
 
     Args:
         kernel: its estimator, posterior and metric are used.
-        position: where.
+        position: θ.
         batches: with a leading axis.
         data: all data.
-        anchor: where estimators with a memory have it from.
+        anchor: the position at which an estimator with a memory begins it.
         stiffest: the first direction, of length 1; the second is the noisiest coordinate.
     """
     metric = coordinates(kernel)

@@ -19,7 +19,15 @@ from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State
 
 
 class BoundState(NamedTuple):
-    """A kernel's state with its place in the batch stream."""
+    """A kernel's state with its place in the batch stream.
+
+    Attributes:
+        position: the recorded position, which `state` may have left behind.
+        state: the kernel's.
+        counter: () int32, steps made.
+        stream_key: of the batch stream.
+        order: the epoch's order that the stream prepared.
+    """
 
     position: PyTree
     state: State
@@ -86,7 +94,7 @@ def to_blackjax(
 
 
 class BlackjaxKernel(AbstractKernel):
-    """A kernel of this library's contract around a BlackJAX algorithm."""
+    """A BlackJAX algorithm by this library's contract; `State.extra` is BlackJAX's own state."""
 
     begin: Callable[..., PyTree]
     advance: Callable[..., PyTree]
@@ -129,8 +137,11 @@ def from_blackjax(
     Args:
         algorithm: a `blackjax.SamplingAlgorithm`, its target bound in, for example
             `blackjax.hmc(log_density, …)`. Its states must have a `position`.
-        name: what the run calls it.
-        gradient_evaluations: gradients a step, for the count of costs.
+        name: what `repr(kernel)` and a run's `config` call it.
+        gradient_evaluations: gradients a step, for the count of costs; default 1.
+
+    Raises:
+        TypeError: `algorithm` has no `init` or no `step`.
     """
     for part in ("init", "step"):
         if not callable(getattr(algorithm, part, None)):

@@ -69,9 +69,12 @@ class Posterior(eqx.Module):
 
     @classmethod
     def from_log_density(cls, log_density: Callable[[PyTree], Array]) -> Posterior:
-        """A target without data, from `params -> ()`, its log density up to a constant.
+        """A target without data, from `params -> ()`, its log density in nats up to a constant.
 
         Sample it with `sgmcmc.sample(key, kernel, params)`.
+
+        Raises:
+            TypeError: `log_density` is not callable.
         """
         return cls(None, trees.as_callable(log_density, "log_density"), data_size=None)
 
@@ -87,15 +90,23 @@ class Posterior(eqx.Module):
         return self.log_likelihood is not None
 
     def with_likelihood_power(self, power: float | Array) -> Posterior:
-        """The same posterior with the log likelihood multiplied by `power` ≥ 0."""
+        """The same posterior with the log likelihood multiplied by `power` ≥ 0.
+
+        It takes the place of a power given before. Raises a ValueError below 0.
+        """
         return eqx.tree_at(lambda p: p.likelihood_power, self, _power(power))
 
     def localized(self, center: PyTree, precision: float | Array) -> Posterior:
         """The posterior times N(center, 1/precision): a local posterior.
 
         Args:
-            center: pytree of the parameters' structure.
-            precision: ρ > 0, in 1/units².
+            center: c, pytree of the parameters' structure.
+            precision: ρ > 0, in 1/units²: the pull is (ρ/2) ‖θ − c‖², at every temperature
+                and likelihood power.
+
+        Raises:
+            TypeError, ValueError: `center` is not of floating arrays, or ρ not > 0; from the
+                first potential, `center` is not of the parameters' structure.
         """
         checks.require_floating(center, "center")
         if not isinstance(precision, jax.core.Tracer):
@@ -224,6 +235,7 @@ def _scalar(value: Array, name: str) -> Array:
 
 
 def batch_shape(data: PyTree, batch_size: int) -> Batch | None:
+    """A batch of `batch_size` rows of `data` as `jax.ShapeDtypeStruct`s; None without data."""
     if data is None:
         return None
     rows = lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)  # noqa: E731

@@ -34,6 +34,8 @@ class Schedule(eqx.Module):
 
 
 Rate: TypeAlias = Constant | Schedule
+"""A number or schedule as kernels and clocks hold it: called with () int32, it gives ()."""
+
 # What users hand in for a number that may change with the step: it, a function of the step, or
 # what one of these was made into.
 ScalarOrSchedule: TypeAlias = float | Array | Callable[..., PyTree] | Constant | Schedule

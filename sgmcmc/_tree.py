@@ -71,7 +71,7 @@ def all_finite(tree: PyTree) -> Array:
 
 
 def copy(tree: PyTree) -> PyTree:
-    """New buffers with the same values: what is donated must not be the user's own."""
+    """New buffers with the same values, so that donating them leaves the user's arrays alive."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
 

@@ -119,16 +119,36 @@ class Covariance(eqx.Module):
 
 
 def mean(function: Callable[[PyTree], PyTree] | None = None) -> Mean:
-    """The weighted mean of θ, or of `function(θ)`: a pytree of that shape."""
+    """The weighted mean Σ w f(θ) / Σ w over the draws of all chains.
+
+    Args:
+        function: f, position -> a pytree of arrays, in pure JAX; None (default): θ itself.
+
+    Returns:
+        A reducer whose result is a pytree of the shape of f(θ), in float32 at least.
+
+    Raises:
+        TypeError: `function` is not callable.
+    """
     return Mean(None if function is None else trees.as_callable(function, "function"))
 
 
 def covariance(
     function: Callable[[PyTree], PyTree] | None = None, *, diagonal: bool = False
 ) -> Covariance:
-    """The weighted mean (d,) and covariance (d, d), or (d,) variances if `diagonal`.
+    """The weighted mean (d,) and covariance (d, d) of θ, or of `function(θ)`.
 
-    Of θ, or of `function(θ)`, raveled in tree order; divided by Σw, not by one less.
+    Args:
+        function: position -> a pytree of arrays, in pure JAX, raveled in tree order to (d,);
+            None (default): θ itself.
+        diagonal: (d,) variances in the place of the covariance; default False.
+
+    Returns:
+        A reducer whose result is (mean, covariance), in float32 at least; divided by Σw, not
+        by one less.
+
+    Raises:
+        TypeError: `function` is not callable.
     """
     return Covariance(
         None if function is None else trees.as_callable(function, "function"), diagonal
@@ -136,7 +156,18 @@ def covariance(
 
 
 def predictive_mean(predict: Callable[[PyTree, PyTree], Array], x: PyTree) -> Mean:
-    """The posterior mean of class probabilities at `x`: (m, k) for `predict` -> logits (m, k)."""
+    """The posterior mean of class probabilities at m inputs `x`.
+
+    Args:
+        predict: `(params, x) -> logits (m, k)`.
+        x: a pytree of arrays with a leading axis m.
+
+    Returns:
+        A reducer whose result is (m, k), in float32 at least.
+
+    Raises:
+        TypeError: `predict` is not callable.
+    """
     return Mean(jax.tree_util.Partial(_probabilities, trees.as_callable(predict, "predict"), x))
 
 

@@ -14,7 +14,7 @@ def assert_same_tree(one: Any, other: Any) -> None:
     jax.tree.map(_assert_same_leaf, one, other)
 
 
-def assert_same_run(one: Any, other: Any) -> None:
+def assert_same_bits(one: Any, other: Any) -> None:
     """Two runs have the same draws, weights, info and reduced values, to the bit, and costs."""
     assert_same_tree(one.draws, other.draws)
     assert_same_tree(one.info, other.info)

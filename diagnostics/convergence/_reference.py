@@ -39,18 +39,20 @@ class ReferenceComparison(Tabular):
             s/s_ref, with mean_error_mcse and sd_ratio_mcse, their Monte Carlo standard errors;
             r_hat of the run, without which an MCSE means little. Not rounded.
         notes: dropped chains, variables of the run without a reference.
-        num_chains, num_draws: of the run.
+        num_chains, num_samples: of the run.
     """
 
     table: pandas.DataFrame
     notes: tuple[str, ...]
     num_chains: int
-    num_draws: int
+    num_samples: int
 
     @property
     def worst(self) -> dict[str, tuple[str, float]]:
-        """Column -> (row, value) furthest from 0 (mean_error), from 1 (sd_ratio, on the log
-        scale) or largest (both MCSEs); a NaN is worse than any number.
+        """{column: (row, value)} of each column's worst row.
+
+        That is the furthest from 0 (mean_error), from 1 (sd_ratio, on the log scale), or the
+        largest (both MCSEs); a NaN is worse than any number.
         """
         with np.errstate(divide="ignore"):
             distance = {
@@ -87,7 +89,7 @@ class ReferenceComparison(Tabular):
         return self.table.to_dict("index")
 
     def _title(self) -> str:
-        return f"{self.num_chains} chains × {self.num_draws} draws against a reference"
+        return f"{self.num_chains} chains × {self.num_samples} draws against a reference"
 
     def _columns(self) -> list[str]:
         return ["mean_error", "mean_error_mcse", "sd_ratio", "sd_ratio_mcse", "r_hat"]
@@ -148,8 +150,10 @@ def compare_to_reference(
     table = _table(*(np.concatenate(part, axis=1) for part in (ours, theirs)))
     unused = [name for name in values if name not in draws]
     notes = (f"not in the reference: {', '.join(unused)}",) if unused else ()
-    num_chains, num_draws = sampled.weights.shape
-    return ReferenceComparison(frame(table, names), (*sampled.notes, *notes), num_chains, num_draws)
+    num_chains, num_samples = sampled.weights.shape
+    return ReferenceComparison(
+        frame(table, names), (*sampled.notes, *notes), num_chains, num_samples
+    )
 
 
 def _values(
@@ -199,6 +203,7 @@ def _moments(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def _table(ours: np.ndarray, theirs: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of `ReferenceComparison.table`, from (5, rows) of `_moments` of each side."""
     mean, sd, mean_se, sd_se, r_hat = ours
     mean_ref, sd_ref, mean_se_ref, sd_se_ref, _ = theirs
     ratio = sd / sd_ref

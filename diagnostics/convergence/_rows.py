@@ -27,6 +27,7 @@ class Rows(NamedTuple):
 
 
 def join(parts: list[Rows]) -> Rows:
+    """All rows of `parts`, in their order, and all notes."""
     return Rows(
         tuple(name for part in parts for name in part.names),
         np.concatenate([part.values for part in parts], axis=2),
@@ -49,7 +50,7 @@ def parameters(draws: Draws, var_names: Iterable[str] | None, max_rows: int | No
 def functions(
     draws: Draws, chosen: Mapping[str, Callable[[PyTree], Array]], max_rows: int | None
 ) -> Rows:
-    """Every function of every draw."""
+    """The values of the functions `chosen` at every draw, scalar by scalar, ≤ `max_rows`."""
     each = Partial(_each, {n: trees.as_callable(f, f"functions[{n!r}]") for n, f in chosen.items()})
     outputs = all_draws(draws, each)
     leaves: dict[str, np.ndarray] = {}
@@ -65,7 +66,7 @@ def predictions(
     y: ArrayLike | None,
     max_rows: int | None,
 ) -> Rows:
-    """Predictions at x: class probabilities (that of y where given), or means."""
+    """Predictions at x, ≤ `max_rows`: probabilities of classes (of y alone if given), or means."""
     x = jax.tree.map(np.asarray, x)
     m = leading_axis(x)
     if y is not None:
@@ -136,6 +137,7 @@ def entries(leaves: Mapping[str, np.ndarray]) -> Rows:
 
 
 def _select(leaves: Mapping[str, np.ndarray], what: str, max_rows: int | None) -> Rows:
+    """Scalars of arrays [chain, draw, …], ≤ `max_rows` of them; a note names them as `what`."""
     sizes = {name: int(np.prod(v.shape[2:])) for name, v in leaves.items()}
     total = sum(sizes.values())
     chosen = np.arange(total)

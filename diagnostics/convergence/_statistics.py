@@ -92,6 +92,7 @@ def _broadcast(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted (mean, sd) over all chains."""
     w = _broadcast(weights, values)
     total = weights.sum()
     mean = (w * values).sum(axis=(0, 1)) / total
@@ -101,6 +102,7 @@ def _weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarr
 
 
 def _centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """z = w (f − f̄_w)/w̄, whose plain mean has the error of f̄_w."""
     w = _broadcast(weights / weights.mean(), values)
     return w * (values - (w * values).mean(axis=(0, 1)))
 
@@ -144,6 +146,7 @@ def _weighted_quantile(flat: np.ndarray, w: np.ndarray, probability: float) -> n
 
 
 def _below(values: np.ndarray, weights: np.ndarray, probability: float) -> np.ndarray:
+    """z of the indicators f ≤ q, q the weighted quantile of `probability`."""
     flat, w = values.reshape(weights.size, -1), weights.reshape(-1)
     quantile = _weighted_quantile(flat, w, probability).reshape(values.shape[2:])
     return _centred((values <= quantile).astype(np.float64), weights)

@@ -30,16 +30,16 @@ class Summary(Tabular):
             ess_per_gradient (bulk ESS over seconds of sampling, and over gradient evaluations
             of all chains, burn-in included). Not rounded.
         notes: dropped chains, rows left out, unequal weights, quantities without an R̂.
-        num_chains, num_draws: what the figures rest on.
+        num_chains, num_samples: what the figures rest on.
     """
 
     table: pandas.DataFrame
     notes: tuple[str, ...]
     num_chains: int
-    num_draws: int
+    num_samples: int
 
     def _title(self) -> str:
-        return f"Summary of {self.num_chains} chains × {self.num_draws} draws"
+        return f"Summary of {self.num_chains} chains × {self.num_samples} draws"
 
     def _lines(self) -> list[str]:
         lines = []
@@ -113,12 +113,12 @@ def summary(
         table["ess_per_second"] = table["ess_bulk"] / draws.wall_time
     if draws.gradient_evaluations:
         table["ess_per_gradient"] = table["ess_bulk"] / draws.gradient_evaluations
-    num_chains, num_draws = draws.weights.shape
+    num_chains, num_samples = draws.weights.shape
     return Summary(
         frame(table, listed.names),
         (*draws.notes, *listed.notes, *_weight_notes(draws), *_value_notes(listed.values)),
         num_chains,
-        num_draws,
+        num_samples,
     )
 
 

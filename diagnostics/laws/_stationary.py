@@ -4,8 +4,8 @@ With a gradient linear in θ, one step is affine in the state z and in its stand
 
     z' = A_i z + B_i ξ + c_i,        recorded: w = C_i z + D_i ξ + e_i,
 
-i the step's minibatch. Here the maps are read off `kernel.drive`; `affine_chains` makes of
-them the law, for batches drawn anew every step and for epochs of them alike.
+i the step's minibatch. Here the maps are read off `kernel.drive`; `_affine` makes the law of
+them, for batches drawn anew every step and for epochs of batches alike.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ def stationary_law(
             with a leading axis L. None (default): a target without data.
         data: all data, for gradient estimators that begin with a pass over them, as
             `gradients.control_variate` does; default: those of the first batch.
+        epochs: equally likely sequences of indices into `batches`, all of one length, as
+            `diagnostics.sweeps` lists them for the library's streams; the law is then averaged
+            over the steps of an epoch. Default: every step draws one of `batches` anew.
 
     Returns:
         A `StationaryLaw`. Its `covariance` is that of the target where the kernel is exact.
@@ -178,7 +181,7 @@ def _affine(kernel: AbstractKernel, state: State, batch: PyTree) -> Affine:
 def _linearise(
     kernel: AbstractKernel, state: State, batch: PyTree, point: Array
 ) -> tuple[Array, Array, PyTree]:
-    """At `point` = (state, normals): the outputs, their Jacobian, and what should stay put."""
+    """At `point` = (state, normals): outputs, their Jacobian, and the parts' next memories."""
     outputs = Partial(_outputs, kernel, state, batch)
     jacobian, (value, held) = jax.jacfwd(outputs, has_aux=True)(point)
     return value, jacobian, held
@@ -200,11 +203,12 @@ def _outputs(
 
 
 def _moving(state: State) -> tuple[PyTree, PyTree, PyTree]:
+    """The parts of a state that a step on a Gaussian target maps affinely."""
     return state.position, state.momentum, state.extra
 
 
 def _template(kernel: AbstractKernel, position: PyTree, batch: PyTree, data: PyTree) -> State:
-    """A first state, of floats: what a word carries as random bits is replaced by normals."""
+    """A first state whose leaves are all floats; random words in `extra` become normals."""
     if data is None and batch is not None:
         data = batch.data if isinstance(batch, Batch | Blocks) else batch
     state = kernel.init(position, jax.random.key(0), data)

@@ -97,7 +97,7 @@ class Spectrum:
         return bumps @ weights
 
     def distance(self, eigenvalues: ArrayLike) -> float:
-        """Wasserstein distance of order 1 to given eigenvalues, in their units."""
+        """Wasserstein distance of order 1 to `eigenvalues` (n,), in their units."""
         nodes, weights = self._measure()
         return float(stats.wasserstein_distance(nodes, np.ravel(eigenvalues), weights))
 
@@ -133,10 +133,12 @@ class Spectrum:
         )
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
+        """(nodes, weights) of all probes together; the weights sum to 1."""
         kept = ~np.isnan(self.nodes)
         return self.nodes[kept], self.weights[kept] / self.num_probes
 
     def _over_probes(self, values: np.ndarray) -> tuple[float, float]:
+        """(mean, its standard error) of one value a probe; the error of one probe is NaN."""
         count = len(values)
         error = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
         return float(values.mean()), float(error)

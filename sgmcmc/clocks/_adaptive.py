@@ -30,15 +30,17 @@ from sgmcmc.types import Array, ClockState, PyTree
 
 FORMS = ("sum", "ratio")
 
-# What the authors' published code sets by default; see the page "Choosing a step size".
 _SHARED = {"alpha": 1.0, "power": 0.25, "exponent": 2.0}
+
 SAMADAMS_CODE: Mapping[str, PyTree] = MappingProxyType(
     {**_SHARED, "shortest": 0.1, "longest": 10.0, "scale": 1.0, "form": "sum"}
 )
+"""Arguments of `adaptive` that SamAdams' published code (arXiv 2504.18911) sets by default."""
 
 SA_SGLD_CODE: Mapping[str, PyTree] = MappingProxyType(
     {**_SHARED, "shortest": 1e-6, "longest": 1.0, "scale": 5e4, "form": "ratio"}
 )
+"""Arguments of `adaptive` that SA-SGLD's published code (arXiv 2511.11666) sets by default."""
 
 
 class AdaptiveClock(AbstractClock):
@@ -71,7 +73,7 @@ class AdaptiveClock(AbstractClock):
         return ClockState(jnp.zeros((), jnp.int32), memory)
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(Δτ, Δτ over the first, next state); the letter Z makes dt and weight of it."""
+        """(Δτ_k, Δτ_k/Δτ_0, next state); `pace` and `account` multiply both by ψ(ζ)."""
         return ticked(self.step_size, state)
 
     def pace(self, memory: PyTree, dt: Array) -> PyTree:
@@ -222,8 +224,9 @@ def adaptive(
 
 
 class Untuned(AbstractClock):
-    """No step yet, `step_size=None`. `template`: the adaptive clock whose Δτ is to be chosen;
-    None: a plain clock.
+    """The clock of `step_size=None`: no step is chosen yet.
+
+    `template`: the adaptive clock whose Δτ is to be chosen; None: a plain clock.
     """
 
     template: AdaptiveClock | None = None
@@ -255,7 +258,7 @@ class Untuned(AbstractClock):
             self.template.check(position)
 
     def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
-        """There is nothing to check yet."""
+        """Nothing: the clock that tuning puts in this one's place is checked."""
 
     def at(self, step_size: float) -> AbstractClock:
         """The clock with the step (Δτ) that was chosen."""

@@ -14,7 +14,11 @@ from sgmcmc.types import Array, ClockState, PyTree
 class AbstractClock(eqx.Module):
     """The pace of time: each step's dt, and each draw's weight. `tick` alone must be given.
 
-    See `sgmcmc/clocks/README.md` for how to add one.
+    `sgmcmc/clocks/README.md` adds one in ten lines. A clock whose dt follows the gradient is
+    `adaptive`, and gives `init`, `pace`, `flow` and `account` too.
+
+    Attributes:
+        step_size: the nominal step, which `repr(kernel)` shows and `check_run` checks.
     """
 
     if TYPE_CHECKING:  # declared fields or properties, which mypy takes for fields alone
@@ -27,7 +31,11 @@ class AbstractClock(eqx.Module):
 
     @abstractmethod
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(dt, weight, next state) of the step that begins now."""
+        """(dt, weight, next state) of the step that begins now.
+
+        dt () > 0, in units of `step_size`; weight () ≥ 0 of the draw that the step records,
+        physical time over the nominal step; the next state with `count` one higher.
+        """
 
     @property
     def adaptive(self) -> bool:
@@ -49,15 +57,24 @@ class AbstractClock(eqx.Module):
         return ClockState(jnp.zeros((), jnp.int32))
 
     def pace(self, memory: PyTree, dt: Array) -> PyTree:
-        """The dt of the sub-steps that begin with `memory`, out of the nominal `dt`."""
+        """The dt of the sub-steps that begin with `memory`, out of the nominal `dt`: ().
+
+        Where the clock `splits_leaves`, a pytree of these, like the parameters.
+        """
         return dt
 
     def flow(self, memory: PyTree, gradient: PyTree, t: Array) -> PyTree:
-        """The memory of an adaptive clock after t, at a gradient that stands still."""
+        """The memory of an adaptive clock after t, () in its own time, at a fixed `gradient`."""
         return memory
 
     def account(self, before: ClockState, memory: PyTree, overdamped: bool) -> tuple[Array, Array]:
-        """(the step's time, the draw's weight) of a step that left `memory` where it records."""
+        """(the step's physical time (), the draw's weight ()).
+
+        Args:
+            before: the state in which the step began.
+            memory: that at the record, after the step's letters.
+            overdamped: the draw is the position that the step is about to leave.
+        """
         dt, weight, _ = self.tick(before)
         return dt, weight
 

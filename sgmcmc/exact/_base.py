@@ -58,8 +58,15 @@ class Proposal(NamedTuple):
 class AbstractCorrectedKernel(AbstractDynamics):
     """A block of steps and its Metropolis correction; `State.extra` holds U(θ) over all data.
 
-    A subclass says how a block moves. `Info.energy` is U over all data at the recorded
-    position, `Info.acceptance` is a, `Info.time` L h, also where the block is rejected.
+    A subclass gives `propose`, which moves through a block. `Info.energy` is U over all data at
+    the recorded position, `Info.acceptance` is a, `Info.time` L h, also where the block is
+    rejected.
+
+    Attributes:
+        num_steps: L, steps and batches of a block.
+        block_size: examples evaluated at a time in an energy over all data.
+        gradients_per_batch: gradients that a step of the block takes on its batch.
+        rows_beside: rows of normals that a block takes beside one for each step.
     """
 
     posterior: Posterior
@@ -156,13 +163,21 @@ class AbstractCorrectedKernel(AbstractDynamics):
 
     @abstractmethod
     def propose(self, normals: Array, state: State, pace: Pace, blocks: Blocks) -> Proposal:
-        """The block's L steps."""
+        """Where the block's L steps lead, and the work of their noisy forces.
+
+        Args:
+            normals: (L + rows_beside, d).
+            state: where the block begins.
+            pace: h, γ and T of the block.
+            blocks: L batches, and all data.
+        """
 
     def _energy(self, position: PyTree, data: PyTree) -> Array:
         value = -self.posterior.log_density(position, data, block_size=self.block_size)
         return value.astype(trees.accumulator_dtype(position))
 
     def gradient_at(self, position: PyTree, batch: PyTree, estimator: PyTree) -> PyTree:
+        """The estimate of ∇U on one batch, by an estimator whose memory does not change."""
         return self.gradient.estimate(self.posterior, position, batch, estimator)[1]
 
     def _blocks(self, batch: PyTree) -> Blocks:
@@ -215,6 +230,11 @@ def build(
     noise: NoiseKind,
     block_size: int,
 ) -> _Kernel:
+    """A kernel of the class `kind`, its arguments checked.
+
+    Raises:
+        TypeError, ValueError: the argument is named, with what was given and what is allowed.
+    """
     check_parts(posterior, metric, gradient, noise)
     require_constant(metric)
     checks.count(num_steps, "num_steps", least=1)

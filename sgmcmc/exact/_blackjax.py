@@ -49,7 +49,7 @@ class AbstractFullGradientKernel(AbstractDynamics):
 
     @property
     def traits(self) -> Traits:
-        """Its gradients are of all data."""
+        """L gradients of all data a step, exact at any step size."""
         return Traits(
             name=self.name,
             order=0,
@@ -67,7 +67,7 @@ class AbstractFullGradientKernel(AbstractDynamics):
         return state._replace(clock=clock)
 
     def draw(self, rng_key: Key, state: State) -> Key:
-        """The key itself: BlackJAX draws as it steps."""
+        """The key: BlackJAX draws its numbers inside its own step."""
         return rng_key
 
     def drive(self, noise: Key, state: State, batch: Blocks | None) -> tuple[State, Info]:

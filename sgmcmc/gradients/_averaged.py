@@ -27,7 +27,7 @@ def averaged(decay: float | Array = 0.9) -> Averaged:
     order in h.
 
     Args:
-        decay: β in [0, 1); 0 is `minibatch()`.
+        decay: β in [0, 1), the weight of the *old* mean; default 0.9, and 0 is `minibatch()`.
 
     Raises:
         ValueError: `decay` out of range.
@@ -38,7 +38,7 @@ def averaged(decay: float | Array = 0.9) -> Averaged:
 
 
 class Memory(NamedTuple):
-    """The running mean, and how many gradients are in it."""
+    """m, a pytree like θ, and () int32 k, the gradients in it."""
 
     mean: PyTree
     seen: Array

@@ -48,12 +48,13 @@ def control_variate(mode: PyTree, *, block_size: int = BLOCK_SIZE) -> ControlVar
 
 
 def svrg(refresh_every: int, *, block_size: int = BLOCK_SIZE) -> SVRG:
-    """SVRG-LD (Dubey, Reddi, Póczos, Smola, Xing and Williamson 2016): control variates
-    about a snapshot of each chain, taken anew every `refresh_every` steps.
+    """SVRG-LD (Dubey et al. 2016): control variates about a snapshot of each chain.
 
-    Costs two minibatch gradients a step, one pass over the data of each chain at the start
-    and at each refresh, and two copies of the parameters. No mode is needed, and many
-    modes do no harm. Usual values of `refresh_every` are one or two epochs.
+    The snapshot x* is taken anew every `refresh_every` steps (Dubey, Reddi, Póczos, Smola, Xing
+    and Williamson, "Variance reduction in stochastic gradient Langevin dynamics"). Costs two
+    minibatch gradients a step, one pass over the data of each chain at the start and at each
+    refresh, and two copies of the parameters. No mode is needed, and many modes do no harm.
+    Usual values of `refresh_every` are one or two epochs.
 
     Args:
         refresh_every: m ≥ 1, steps between two snapshots.

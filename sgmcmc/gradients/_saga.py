@@ -122,6 +122,7 @@ def _example(posterior: Posterior, position: PyTree, example: PyTree) -> tuple[A
 
 
 def _indexed(batch: Batch | None) -> tuple[Batch, Array]:
+    """The batch and its index (n,); a ValueError where it has none."""
     if batch is None or batch.index is None:
         raise ValueError(
             "batch: its index is None; SAGA must know which examples it is given. Pass "
@@ -134,7 +135,7 @@ def _indexed(batch: Batch | None) -> tuple[Batch, Array]:
 def _visited(
     state: Table, index: Array, mask: Array, new: PyTree, old: PyTree, changes: PyTree
 ) -> Table:
-    """The table after its use."""
+    """The table once the batch's examples have their new gradients."""
     rows = jax.tree.leaves(state.rows)[0].shape[0]
     # An example that was drawn twice changes the sum once, and padding changes nothing.
     index = jnp.where(mask, index, rows)
@@ -156,7 +157,7 @@ def _visited(
 
 
 def _stored(value: Array) -> Array:
-    """As the table will hold it: a compiler may carry more digits, which the sum must not see."""
+    """`value` rounded to its dtype, as in the table: compilers may carry more digits in a sum."""
     kind = jnp.finfo(value.dtype)
     return jax.lax.reduce_precision(value, kind.nexp, kind.nmant)
 

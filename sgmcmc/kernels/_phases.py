@@ -32,7 +32,7 @@ class AbstractPhaseKernel(AbstractDynamics):
 
     @property
     def swaps(self) -> bool:
-        """Whether replicas of it may exchange their temperatures."""
+        """Whether replicas of the kernel may exchange temperatures, its momentum alone rescaled."""
         return True
 
     @property
@@ -46,11 +46,11 @@ class AbstractPhaseKernel(AbstractDynamics):
         return 0.0
 
     def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
-        """`State.extra` at the start."""
+        """`State.extra` at the start, {name: memory}; `friction` is γ at step 0."""
         return {}
 
     def reports(self, phase: Phase, pace: Pace) -> dict[str, Array]:
-        """Fields of `Info` that its flows know better, at the phase in which the step began."""
+        """{field of `Info`: value} set by its flows, from the phase in which the step began."""
         return {}
 
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
@@ -92,7 +92,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         return jax.ShapeDtypeStruct((self.num_normals, d), jnp.result_type(float))
 
     def momentum_at_record(self, noise: PyTree, state: State, batch: PyTree) -> PyTree:
-        """The momentum where the word ends; the state stands at another phase of it."""
+        """The momentum where the word ends; that of `State` is kicked beyond by `pending_kick`."""
         return self.phases(noise, state, batch)[0].momentum
 
     def drive(self, noise: Array, state: State, batch: PyTree) -> tuple[State, Info]:
@@ -130,14 +130,14 @@ class AbstractPhaseKernel(AbstractDynamics):
         return state._replace(estimator=estimator)
 
     def pace(self, state: State) -> Pace:
-        """The step's numbers."""
+        """dt, friction and temperature at the state's step, with the metric and the clock."""
         dt, _, _ = self.clock.tick(state.clock)
         count = state.clock.count
         friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)
         return Pace(dt, friction, self.temperature(count), self.metric, self.clock)
 
     def begin(self, state: State) -> Phase:
-        """The state as a step's sub-steps see it."""
+        """The `Phase` of a state; gradient () and energy 0 until the first evaluation."""
         zero = jnp.zeros((), trees.accumulator_dtype(state.position))
         return Phase(
             state.position, state.momentum, (), zero, state.estimator, state.metric,

@@ -1,8 +1,8 @@
 """Replica exchange: chains at several temperatures that swap, so that cold ones change modes.
 
 R replicas of one kernel run at T₁ < … < T_R and see the same batches. After every `swap_every`
-steps neighbours are swapped by the rule of `sgmcmc.kernels`: pairs (1, 2), (3, 4), … after one
-group of steps, (2, 3), (4, 5), … after the next. The law is the product of the e^{−U/T_k}.
+steps neighbours are swapped by the rule of `_swaps`: pairs (1, 2), (3, 4), … after one group of
+steps, (2, 3), (4, 5), … after the next. The law is the product of the e^{−U/T_k}.
 
 **A swap exchanges temperatures, not positions.** That is the same, and moves nothing: a
 replica keeps all that belongs to its position (an estimator's snapshot or table, a metric's
@@ -47,8 +47,10 @@ class Replicas(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """The random numbers of one step: those of the kernel's steps [swap_every, R, …], and one
-    uniform number for each pair of neighbours (R − 1,).
+    """The random numbers of one step.
+
+    `steps`: those of the kernel's steps, [swap_every, R, …]; `uniforms`: (R − 1,), one for each
+    pair of neighbours.
     """
 
     steps: PyTree
@@ -56,7 +58,7 @@ class Draws(NamedTuple):
 
 
 class StretchedClock(AbstractClock):
-    """The clock of the replicas, for checks that count in steps of `swap_every` of theirs."""
+    """The replicas' clock, for `check_run`: one step stands for `factor` = `swap_every` of it."""
 
     inner: AbstractClock
     factor: int = eqx.field(static=True)
@@ -246,13 +248,13 @@ class ReplicaExchange(AbstractKernel):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * each, each), batch)
 
     def _swap_batch(self, batch: PyTree) -> PyTree:
-        """One that no step has seen: a position knows the batches that led to it."""
+        """The step's last batch, on which no replica has moved: its noise is independent of θ."""
         return batch if self.traits.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
 
     def _partners(
         self, measured: swaps.Measured, uniforms: Array, count: Array
     ) -> tuple[Array, Array]:
-        """For each temperature, that with which it swaps (or itself), and the mean acceptance."""
+        """(R,) the temperature that each swaps with, or its own; and () the mean acceptance."""
         gap = 1 / self.temperatures[:-1] - 1 / self.temperatures[1:]
         noise = measured.noise
         if not self.correct:
@@ -267,7 +269,10 @@ class ReplicaExchange(AbstractKernel):
         return partner, jnp.sum(jnp.where(tried, chance, 0.0)) / jnp.sum(tried)
 
     def _report(self, state: State, info: Info, energy: Array, factor: Array) -> Info:
-        """What is said of the cold replica; not finite if any replica is not."""
+        """`Info` of the cold replica: U of the swap's batch, K at its new T; finite if all are.
+
+        `factor` (R,) is √(T_new/T_old) of each replica, whose square scales K.
+        """
         states, order = state.extra
         cold, squared = order[0], factor[order[0]] ** 2
         chosen = jax.tree.map(lambda x: x[cold], info._replace(position=()))
@@ -284,7 +289,7 @@ class ReplicaExchange(AbstractKernel):
 
 
 def at_temperature(kernel: AbstractPhaseKernel, temperature: Array) -> AbstractPhaseKernel:
-    """The kernel at another temperature."""
+    """The kernel with `temperature` () in the place of its own."""
     made: AbstractPhaseKernel = eqx.tree_at(lambda k: k.temperature.value, kernel, temperature)
     return made
 
@@ -324,10 +329,12 @@ def replica_exchange(
     swap. Neighbours should be near enough for `run.info.acceptance` to be above about .1.
 
     The energies are estimated from a batch of their own, the same for all replicas, since much
-    of its noise then cancels in the difference. v is the pair's own, estimated from that
-    batch's examples (`sgmcmc.kernels`): it depends on the positions, often strongly, so an
-    average over earlier steps would be wrong for most pairs. Correct to the order in which
-    batch sums are Gaussian: take batches of 30 at least, and a² v below about n/4.
+    of its noise then cancels in the difference. v is the pair's own, (N²/n) (1 − n/N) s² with
+    s² the sample variance over that batch of the examples' differences in energy (without
+    1 − n/N where an example may come twice): it depends on the positions, often strongly, so
+    an average over earlier steps would be wrong for most pairs. That v is estimated is allowed
+    for to third order in a² v (Ceperley and Dewing 1999, physics/9812035). Correct to the order
+    in which batch sums are Gaussian: take batches of 30 at least, and a² v below about n/4.
 
     Args:
         kernel: a sampler of this library by words, overdamped or not; at its temperature it is

@@ -41,7 +41,7 @@ class ClockFlow(AbstractFlow):
 
 
 class EulerStepOfLeaves(AbstractFlow):
-    """E with a step of its own for each leaf of the parameters; t is a pytree like them."""
+    """E with a step of its own for each leaf of θ; t is a pytree of () numbers like θ."""
 
     letter: ClassVar[str] = "E"
     normals: ClassVar[int] = 1

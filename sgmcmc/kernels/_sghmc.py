@@ -1,4 +1,4 @@
-"""SGHMC's noise with that of the gradient taken off: less is injected, the sum is right.
+"""SGHMC, whose injected noise is less by what the gradient's own noise adds.
 
 One kick of size h with gradient noise of variance V adds h²V to the momentum's. The friction
 step therefore adds 2γTh − h²V̂ alone, V̂ an estimate of V for each coordinate, given, or
@@ -111,7 +111,7 @@ class CompensatedFriction(AbstractFlow):
         return phase._replace(momentum=momentum, extra={**phase.extra, "noise_estimate": following})
 
     def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
-        """`clipped`: the share of coordinates with V̂ above what fits."""
+        """`clipped`: the share of coordinates with h V̂ > 2γT."""
         budget = 2 * pace.friction * pace.temperature
         memory = phase.extra["noise_estimate"]
         leaves = jax.tree.leaves(self._kick_variance(memory, phase.position, pace.dt, pace))
@@ -131,7 +131,7 @@ class CompensatedFriction(AbstractFlow):
 
 
 def _estimate(noise_estimate: PyTree, metric: object) -> Given | RunningVariance:
-    """V̂ as `sghmc` takes it.
+    """The checked V̂ of `sghmc(noise_estimate=…)`, one number for each coordinate.
 
     Raises:
         ValueError: V̂ is negative or not finite; the metric is dense.

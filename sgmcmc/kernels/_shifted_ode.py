@@ -193,7 +193,7 @@ class Quicsort(AbstractShiftedOde):
     """The scheme QUICSORT: gradients at the two Gauss nodes, none at the ends."""
 
     def phases(self, noise: Array, state: State, batch: PyTree) -> tuple[Phase, Phase]:
-        """Twice the step's end: it is recorded where it stands."""
+        """(end, end): the step ends in the phase that is recorded."""
         left, right = 0.5 - sqrt(3) / 6, 0.5 + sqrt(3) / 6
         pace, start = self.pace(state), self.begin(state)
         flow = _Flow(pace.dt, pace.friction)
@@ -247,8 +247,9 @@ def sort(
 
     Order 3, weakly and strongly, with full gradients; on Gaussians ⟨x²⟩ is off by O(h⁴), stable
     to h √k < 4.33 at γ = 1. A step begins at its first gradient, which also closes the step
-    before; it is there that the position is recorded (see this module). Three normals
-    a coordinate. `noise="fast"` keeps covariances, but not order 3: `order` is then 2.
+    before; it is there that the position is recorded, so that no gradient is kept from one step
+    to the next. Three normals a coordinate. `noise="fast"` keeps covariances, but not order 3:
+    `traits.order` is then 2.
 
     Arguments: see `sgmcmc.kernels`.
     """
@@ -280,7 +281,7 @@ def should(
     SORT with its noise entering as the exact flow's best guess from W, H and K. Order 3, weakly
     and strongly, with full gradients; on Gaussians ⟨x²⟩ is off by O(h⁴), stable to h √k < 4.33 at
     γ = 1. Recorded where its step begins, as SORT is. Three normals a coordinate.
-    `noise="fast"` keeps covariances, but not order 3: `order` is then 2.
+    `noise="fast"` keeps covariances, but not order 3: `traits.order` is then 2.
 
     Arguments: see `sgmcmc.kernels`.
     """
@@ -311,7 +312,8 @@ def quicsort(
 
     Gradients at the two Gauss nodes of the step, none at its ends. Order 3, weakly and strongly,
     with full gradients; on Gaussians ⟨x²⟩ is off by O(h³), stable to h √k < 3.40 at γ = 1. Three
-    normals a coordinate. `noise="fast"` keeps covariances, but not order 3: `order` is then 2.
+    normals a coordinate. `noise="fast"` keeps covariances, but not order 3: `traits.order` is
+    then 2.
 
     Arguments: see `sgmcmc.kernels`.
     """

@@ -69,7 +69,7 @@ class SplittingKernel(AbstractPhaseKernel):
         return pending_kick(self.word)
 
     def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
-        """What the flows remember, at the start."""
+        """{name: memory} of all flows, at the start."""
         extra: dict[str, PyTree] = {}
         for i, flow in enumerate(self.flows.values()):
             extra |= flow.init(position, friction, jax.random.fold_in(key, i) if i else key)

@@ -63,13 +63,13 @@ class GibbsKernel(AbstractKernel):
         return State(position, (), (), (), self.clock.init(position))
 
     def draw(self, rng_key: Key, state: State) -> tuple[PyTree, Key]:
-        """The outer normals, and the inner loop's key: its kernel draws as it steps."""
+        """The outer step's normals, like θ, and a key from which the inner steps draw."""
         outer, inner = jax.random.split(rng_key)
         row = noise.draw(outer, state.position, 1, "gaussian")[0]
         return noise.to_tree(row, state.position), inner
 
     def drive(self, noise: tuple[PyTree, Key], state: State, batch: PyTree) -> tuple[State, Info]:
-        """One outer step; `batch` holds those of the inner steps along a leading axis."""
+        """One outer step; `batch` has one batch for each inner step along a leading axis."""
         normals, key = noise
         if self.length == 1:
             batch = jax.tree.map(lambda x: x[None], batch)
@@ -103,8 +103,8 @@ def gibbs_posterior(
 
     Args:
         entropy: from `sgmcmc.local.local_entropy`, of a kernel at a temperature T > 0.
-        step_size: η > 0, a number or a schedule of the outer step.
-        power: β > 0.
+        step_size: η > 0, a number, a schedule of the outer step, or a clock.
+        power: β > 0; default 1.
 
     Returns:
         A kernel.

@@ -77,7 +77,7 @@ class AbstractJob(ABC, Generic[Result]):
 
     @abstractmethod
     def result(self, interrupted: bool) -> Result:
-        """What was made, wherever it stands."""
+        """The result so far, complete or not."""
 
     def between(self) -> None:
         """Called before the first chunk and after each."""

@@ -195,7 +195,9 @@ def draw_bytes(kept: PyTree, num_chains: int) -> int:
 
 
 def _capacity(draw_bytes: int) -> int:
-    """Draws that a chunk can hold: 32 MiB of them. Not of `num_samples`: one trace for any."""
+    """Draws that a chunk has room for: 32 MiB of them. It does not depend on `num_samples`, so that
+    runs of any length share one trace.
+    """
     return max(1, min(2**16, 2**25 // max(draw_bytes, 1)))
 
 

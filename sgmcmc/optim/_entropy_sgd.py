@@ -65,7 +65,7 @@ class EntropyState(NamedTuple):
 
 
 class EntropyOptimizer(eqx.Module):
-    """What `update` needs: its numbers are leaves."""
+    """Entropy-SGD's checked numbers, as leaves, and its two optax functions."""
 
     learning_rate: Rate
     precision: Rate
@@ -128,7 +128,7 @@ class EntropyOptimizer(eqx.Module):
         return jax.tree.map(move, params, anchor, gradient, normals)
 
     def start(self, anchor: PyTree) -> PyTree:
-        """Where the average begins."""
+        """Where the running mean μ of an outer step begins: at x."""
         return anchor
 
     def outer_step(
@@ -141,7 +141,7 @@ class EntropyOptimizer(eqx.Module):
 
 
 class EntropySampler(EntropyOptimizer):
-    """The same with noise in the outer step."""
+    """`EntropyOptimizer` with √(2ηT/β) ξ in the outer step: Entropy-SGLD."""
 
     power: Array = eqx.field(kw_only=True)
 
@@ -184,14 +184,15 @@ def entropy_sgd(
         learning_rate: η > 0 of x ← x − η γ (x − μ); a number or a schedule of the outer step.
         precision: γ > 0, a number or a schedule of the outer step (`sgmcmc.local.scoping`).
         step_size: h > 0 of the inner steps.
-        num_steps: L ≥ 1.
-        averaging: a in (0, 1].
+        num_steps: L ≥ 1, default 20.
+        averaging: a in (0, 1], the weight of the *new* inner point; default 0.25.
         temperature: T ≥ 0; default the programs' ε² with ε = 1e-4.
         momentum: m in [0, 1) of the inner steps, Nesterov's: v ← m v + g, and g + m v in the
             place of g, with v = 0 at every outer step. The authors' programs have 0.9. With
             m > 0 the inner loop is not Langevin dynamics at T any more, and μ no mean of the
             localised posterior.
-        absorbed: the outer step is x ← x − η (x − μ), as in the authors' programs.
+        absorbed: the outer step is x ← x − η (x − μ), as in the authors' programs; default
+            False.
 
     `sgmcmc.convert.entropy_sgd` has the numbers of the published forms, ready to be passed on:
     `entropy_sgd(key, 1.0, precision=1e-3, **convert.entropy_sgd("code", 0.1)._asdict())`.
@@ -279,7 +280,7 @@ def numbers(
 
 
 def transformation(optimizer: EntropyOptimizer) -> optax.GradientTransformation:
-    """As optax has it, of `Partial`s: other numbers are the same trace, and jax.jit takes them."""
+    """An `optax.GradientTransformation` of two `Partial`s, which share a trace over numbers."""
     import optax  # not at the top: `import sgmcmc` is quick without it
 
     return optax.GradientTransformation(Partial(_init, optimizer), Partial(_update, optimizer))
@@ -307,7 +308,7 @@ class ParleState(EntropyState):
 
 
 class Parle(EntropyOptimizer):
-    """Inner steps go number by number, so that the replica axis matters in the outer one alone."""
+    """`EntropyOptimizer` of n replicas; only the outer step, with x̄, sees the replica axis."""
 
     coupling: Rate = eqx.field(kw_only=True)
     num_replicas: int = eqx.field(kw_only=True, static=True)

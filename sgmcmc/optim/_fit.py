@@ -220,7 +220,7 @@ class _Fitting(AbstractJob["Fitted"]):
         )  # fmt: skip
 
     def _chunk(self, steps: int) -> np.ndarray:
-        """The losses of a chunk that is there: what goes wrong in it goes wrong here."""
+        """The losses of a finished chunk, waited for: an error of the device is raised here."""
         span = jnp.asarray(self.steps, jnp.int32), jnp.asarray(steps, jnp.int32)
         made = advance((self.inputs, *span), self.carry)
         self.carry, losses, done = jax.block_until_ready(made)

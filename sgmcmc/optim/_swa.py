@@ -128,6 +128,9 @@ def swa_schedule(
 
     Returns:
         An optax schedule, step -> rate.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
     """
     check_range(learning_rate, "learning_rate", above_zero=True)
     final = learning_rate / 100 if swa_learning_rate is None else swa_learning_rate
@@ -163,6 +166,9 @@ def cyclical_schedule(
 
     Returns:
         An optax schedule, step -> rate.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
     """
     check_range(highest, "highest", above_zero=True)
     check_range(lowest, "lowest", above_zero=True, most=float(highest))

@@ -55,7 +55,7 @@ class Live(AbstractContinuation):
 
     def resume(self, run: Run, num_samples: int | None, given: Unsaved, progress: bool) -> Run:
         """The same chains with more draws; nothing has to be given anew."""
-        goal = run.num_draws + _owed(run, num_samples)
+        goal = run.num_samples + _owed(run, num_samples)
         settings = self.settings
         if num_samples is not None:
             settings = settings._replace(total_time=None)
@@ -205,7 +205,7 @@ def load(path: str | Path) -> Run:
 def _owed(run: Run, num_samples: int | None) -> int:
     """How many draws to add."""
     if num_samples is None:
-        num_samples = run.config["num_samples"] - run.num_draws
+        num_samples = run.config["num_samples"] - run.num_samples
         if num_samples < 1:
             raise ValueError("num_samples: this run has all its draws; say how many to add")
     return checks.count(num_samples, "num_samples", least=1)
@@ -233,7 +233,7 @@ class _Sampling(AbstractJob[Run]):
         self.spent = _Spent() if before is None else _spent(before)
         made = None if before is None else Recorded(before.draws, _weighted(before))
         timed = self.settings.total_time is not None
-        room = (before.num_draws if before else 0) + ROOM if timed else self.goal
+        room = (before.num_samples if before else 0) + ROOM if timed else self.goal
         self.draws = DrawnArrays(self.settings.num_chains, room, made)
         self.failed = np.asarray(self.carry.failed)
         self.total = None if timed else self.settings.steps_until(self.goal) - self.steps
@@ -325,7 +325,7 @@ class _Sampling(AbstractJob[Run]):
         )
 
     def _chunk(self, piece: Piece, carry: Carry) -> tuple[Carry, Recorded]:
-        """A chunk that is there: what goes wrong in it goes wrong here."""
+        """A finished chunk, waited for: an error of the device is raised here, not later."""
         made = run_chunk(self.live.inputs, piece.from_step(self.steps), carry)
         return jax.block_until_ready(made)
 

@@ -103,15 +103,10 @@ def fingerprint(kernel: AbstractKernel) -> str:
 
 
 def _choices(part: Any) -> list[Any]:
-    """The static fields of a module and its parts, without their names, arrays and functions.
-
-    A class of one's own is known by its name; the library's may be renamed.
-    """
+    """The static fields of a module and its parts, without their names, arrays and functions."""
     if isinstance(part, eqx.Module):
-        ours = type(part).__module__.startswith("sgmcmc.")
         values = [getattr(part, field.name) for field in dataclasses.fields(part)]
-        made = [choice for value in values for choice in _choices(value)]
-        return made if ours else [type(part).__name__, *made]
+        return [choice for value in values for choice in _choices(value)]
     if isinstance(part, tuple | list):
         return [made for value in part for made in _choices(value)]
     if isinstance(part, dict):

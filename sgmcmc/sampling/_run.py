@@ -62,7 +62,7 @@ class AbstractContinuation(ABC):
 
     @abstractmethod
     def frozen(self) -> Frozen:
-        """What of it is saved."""
+        """The carry's arrays and the kernel's fingerprint, which `Run.save` writes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -108,7 +108,7 @@ class Run(Generic[Draws]):
         return self.weights.shape[0]
 
     @property
-    def num_draws(self) -> int:
+    def num_samples(self) -> int:
         """Draws made, of each chain."""
         return self.weights.shape[1]
 
@@ -123,7 +123,7 @@ class Run(Generic[Draws]):
         collect: Any = True,
         reducers: Any = None,
         progress: bool = True,
-    ) -> Run:
+    ) -> Run[Draws]:
         """Go on, bit for bit as if the run had been asked for more draws at the start.
 
         Args:
@@ -144,7 +144,7 @@ class Run(Generic[Draws]):
         given = Unsaved(kernel, params, data, stream, collect, reducers)
         return self.continuation.resume(self, num_samples, given, progress)
 
-    def resampled(self, key: Key, num_draws: int | None = None) -> Resampled:
+    def resampled(self, key: Key, num_samples: int | None = None) -> Resampled:
         """Draws of equal weight, for what cannot take weights; pooled over chains.
 
         Systematic resampling: a draw of weight w appears n w/Σ w times, rounded up or down.
@@ -152,12 +152,12 @@ class Run(Generic[Draws]):
 
         Args:
             key: `jax.random.key(seed)`.
-            num_draws: n ≥ 1; default as many as there are.
+            num_samples: n ≥ 1; default as many as there are.
 
         Raises:
-            ValueError: `num_draws` below 1, or no draw of positive weight.
+            ValueError: `num_samples` below 1, or no draw of positive weight.
         """
-        return resample(self.draws, self.weights, key, num_draws)
+        return resample(self.draws, self.weights, key, num_samples)
 
     def save(self, path: str | Path) -> Path:
         """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""
@@ -224,7 +224,10 @@ class Run(Generic[Draws]):
             if config.get(name) is not None
         )
         facts = [
-            ("chains × draws", f"{self.num_chains} × {self.num_draws} of {config['num_samples']}"),
+            (
+                "chains × draws",
+                f"{self.num_chains} × {self.num_samples} of {config['num_samples']}",
+            ),
             ("steps a chain", f"{self.num_steps}, every {config['thinning']}th kept"),
             ("burn-in", f"{config['num_burnin']} steps"),
             ("kernel", numbers),
@@ -278,20 +281,20 @@ class Resampled(NamedTuple):
     index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
 
 
-def resample(draws: PyTree, weights: np.ndarray, key: Key, num_draws: int | None) -> Resampled:
+def resample(draws: PyTree, weights: np.ndarray, key: Key, num_samples: int | None) -> Resampled:
     """See `Run.resampled`."""
     weights = np.asarray(weights, np.float64)
-    if num_draws is None:
-        num_draws = weights.size
-    if isinstance(num_draws, bool) or int(num_draws) != num_draws or num_draws < 1:
-        raise ValueError(f"num_draws: got {num_draws!r}; expected an integer ≥ 1")
+    if num_samples is None:
+        num_samples = weights.size
+    if isinstance(num_samples, bool) or int(num_samples) != num_samples or num_samples < 1:
+        raise ValueError(f"num_samples: got {num_samples!r}; expected an integer ≥ 1")
     total = np.cumsum(weights.reshape(-1))
     if not total.size or not total[-1] > 0:
         raise ValueError("weights: all draws weigh 0; expected some that do not")
     # Systematic: one uniform for all, so that a draw of weight w appears n w / Σ w times,
     # rounded up or down.
     first = float(jax.random.uniform(key))
-    places = (np.arange(num_draws) + first) / num_draws * total[-1]
+    places = (np.arange(num_samples) + first) / num_samples * total[-1]
     chosen = np.searchsorted(total, places, side="right")
     # Rounding must not carry the last place past the last draw that weighs anything.
     chosen = np.minimum(chosen, np.flatnonzero(weights.reshape(-1))[-1])
@@ -301,4 +304,4 @@ def resample(draws: PyTree, weights: np.ndarray, key: Key, num_draws: int | None
         return flat[chosen][None]
 
     index = np.stack(np.unravel_index(chosen, weights.shape), axis=1)
-    return Resampled(jax.tree.map(pick, draws), np.ones((1, int(num_draws))), index)
+    return Resampled(jax.tree.map(pick, draws), np.ones((1, int(num_samples))), index)

@@ -123,7 +123,11 @@ def _try_again(tuning: Tuning, run: Run) -> bool:
 def _stuck(tuning: Tuning, run: Run) -> list[int]:
     """Chains that accept less than a tenth of what their step was chosen for."""
     acceptance = run.info.acceptance
-    if "acceptance" not in (tuning.measured or {}) or acceptance is None or run.num_draws < FEWEST:
+    if (
+        "acceptance" not in (tuning.measured or {})
+        or acceptance is None
+        or run.num_samples < FEWEST
+    ):
         return []
     shares = np.mean(acceptance, axis=1)
     return [int(c) for c in np.flatnonzero(shares < tuning.measured["acceptance"] / 10)]  # type: ignore[index]

@@ -1,6 +1,7 @@
 """The batches of one step: a stream's next turn, with the epoch's order that a loop carries.
 
-Every loop calls `following`: that of `sample`, and the steps bound for others' loops.
+Every loop calls `next_batch`: that of `sample` and `fit`, trials of a step size, and the steps
+that `to_blackjax` makes for others' loops.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def data_and_stream(
     Args:
         posterior: the target; None: a loss or kernel that takes any data.
         data, stream, batch_size: as in `sgmcmc.sample`.
-        batches: which streams are borne.
-        num_steps: batches in a block, for "reversible".
+        batches: which streams the kernel or estimator bears, from its traits.
+        num_steps: L, batches in a block, for "reversible".
 
     Raises:
         TypeError, ValueError: bad input, by name.
@@ -109,7 +110,10 @@ def no_vmap(function: Callable[..., PyTree], in_axes: PyTree = 0) -> Callable[..
 
 
 def empty_order(source: Source, key: Key) -> Array:
-    """An order of the right shape, of zeros: the first step opens an epoch and fills it in."""
+    """Zeros in the shape and dtype of `stream.order`'s result, for the order that a loop carries.
+
+    Step 0 opens an epoch and puts the first permutation in their place.
+    """
     if source.data is None:
         return jnp.zeros((0,), jnp.int32)
     first = lambda key: streams.order_at(  # noqa: E731
@@ -161,7 +165,7 @@ def next_batch(
 def _turn(
     source: Source, keys: Key, counter: Array, order: Array, over_chains: Callable[..., PyTree]
 ) -> tuple[Array, Batch]:
-    """The order and the batch at one count of batches."""
+    """The order and the batch when `counter` batches came before."""
     stream, sizes = source.stream, source.sizes
 
     def prepare(key: Key) -> Array:

@@ -163,7 +163,9 @@ def _acceptance(kernel: Corrected, places: PyTree, source: Source, key: Key) -> 
 
 
 def _uncorrected(kernel: Corrected) -> SplittingKernel:
-    """What the kernel does but for its correction, untuned; where it has no friction, `auto`'s."""
+    """OBABO or BAOAB in the kernel's place, without its correction, untuned; friction "auto"
+    where the kernel has none.
+    """
     auto = Constant(jnp.asarray(jnp.nan, dtype=float))
     corrected = isinstance(kernel, AbstractCorrectedKernel)
     name = "obabo" if corrected else "baoab"

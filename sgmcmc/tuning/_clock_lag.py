@@ -44,7 +44,7 @@ class ModeDensity(eqx.Module):
 
 
 class ModeMonitor(eqx.Module):
-    """g of the mode among all others; see the module.
+    """g = E[g] (1 − φ + φ (∂U)²/(λT))^{s/2}, the monitor of one mode among all others.
 
     Attributes:
         level: E[g].

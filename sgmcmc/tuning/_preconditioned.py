@@ -82,7 +82,7 @@ def _frozen(kernel: SplittingKernel, metric: AbstractMetric) -> SplittingKernel:
 
 
 def _memory(metric: AbstractPreconditioner, square: PyTree, position: PyTree) -> PyTree:
-    """What the preconditioner remembers once it has seen enough."""
+    """The preconditioner's memory with V at its stationary value, `square`."""
     if not isinstance(metric, RMSProp):
         return metric.init(position)
     filled = jnp.ceil(1 / (1 - metric.decay)).astype(jnp.int32)

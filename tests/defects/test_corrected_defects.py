@@ -13,12 +13,7 @@ from sgmcmc.types import Blocks
 from tests.defects.test_defects import as_a, must_fail
 from tests.laws import blocks
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Laws are compared beyond single precision."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")  # laws are compared beyond single precision
 
 
 def check_invariance(kernel, num_blocks=1):

@@ -21,11 +21,7 @@ STIFFNESS, CENTRES = np.array([0.1, 0.4, 0.2, 0.3]), np.array([-1.0, 0.5, 2.0, 0
 WORDS = ("BAOAB", "OBABO", "UBU", "sghmc", "sgld", "leimkuhler_matthews")
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Laws are compared to ten digits."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")  # laws are compared to ten digits
 
 
 def check_law(name, kernel, temperature=1.0):

@@ -15,12 +15,7 @@ from tests.defects.test_defects import as_a, must_fail
 from tests.laws import test_entropy_sgld, test_gibbs, test_parle
 from tests.laws.test_local_entropy import START, STIFFNESS, inner_mean
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Laws are compared beyond single precision."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")  # laws are compared beyond single precision
 
 
 def check_optimizer(transform):

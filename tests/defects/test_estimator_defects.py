@@ -11,12 +11,7 @@ from sgmcmc.gradients._control_variate import SVRG, Anchor, ControlVariate
 from sgmcmc.gradients._saga import SAGA
 from tests.gradients import enumeration as every
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Means over every batch are compared to twelve digits."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")  # means over every batch are compared to twelve digits
 
 
 def check(estimator):

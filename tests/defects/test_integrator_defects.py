@@ -13,12 +13,7 @@ from sgmcmc.kernels import _shifted_ode as shifted_ode
 from tests.defects.test_defects import CENTRES, STIFFNESS, as_a, must_fail
 from tests.laws import samplers
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Laws are compared to ten digits."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")  # laws are compared to ten digits
 
 
 def check_symmetric_law(epochs):

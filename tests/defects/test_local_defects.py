@@ -14,12 +14,7 @@ from sgmcmc.local import LocalEntropy
 from tests.defects.test_defects import as_a, must_fail
 from tests.laws.test_local_entropy import START, inner_mean, quadratic
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Laws are compared beyond single precision."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")  # laws are compared beyond single precision
 
 
 def entropy():
@@ -84,7 +79,7 @@ def check_coefficient(factor):
     posterior = sgmcmc.Posterior(_log_likelihood, _log_prior, data_size=200)
     found = learning_coefficient(
         jax.random.key(0), posterior, jnp.asarray(ROWS.mean(axis=0)), ROWS,
-        batch_size=100, localization=1.0, step_size=0.02, num_steps=4_000, thinning=4,
+        batch_size=100, precision=1.0, step_size=0.02, num_steps=4_000, thinning=4,
         kernel=functools.partial(tempered, factor),
     )  # fmt: skip
     curvature = 200 / np.log(200)

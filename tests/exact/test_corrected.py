@@ -56,19 +56,6 @@ def flat(draws):
     return np.concatenate([np.reshape(x, (*x.shape[:2], -1)) for x in draws.values()], axis=-1)
 
 
-@pytest.mark.parametrize("name", ["sggmc", "hmc"])
-def test_a_resumed_run_is_the_straight_one(name, tmp_path):
-    """Stopped between chunks, saved, loaded and resumed: the same bits; `map` agrees with `vmap`."""
-    kernel = make(name)
-    straight = run(kernel, chain_method="vmap")
-    run(kernel, num_samples=4, chunk_steps=3, chain_method="vmap").save(tmp_path / "run")
-    made = sgmcmc.load(tmp_path / "run").resume(8, kernel=kernel, data=DATA, progress=False)
-    np.testing.assert_array_equal(flat(made.draws), flat(straight.draws))
-    np.testing.assert_array_equal(made.info.acceptance, straight.info.acceptance)
-    in_turn = run(kernel, chain_method="map")
-    np.testing.assert_allclose(flat(in_turn.draws), flat(straight.draws), rtol=1e-3, atol=1e-4)
-
-
 @pytest.mark.parametrize("name", ["amagold", "mala"])
 def test_numbers_share_a_trace_and_data_are_arguments(name):
     """Another step size compiles nothing anew; a step closes over no array of the data's size."""

@@ -8,6 +8,7 @@ import pytest
 
 import sgmcmc
 from sgmcmc import Posterior
+from tests.compare import assert_same_bits
 
 N, D = 10, 3
 DATA = {
@@ -37,15 +38,6 @@ def run(kernel=BAOAB, params=None, key=None, **options):
     }  # fmt: skip
     key = jax.random.key(SEED) if key is None else key
     return sgmcmc.sample(key, kernel, PARAMS if params is None else params, DATA, **options)
-
-
-def assert_same_bits(one, other):
-    """Draws, weights and info agree bit for bit."""
-    pairs = [(one.draws, other.draws), (one.info, other.info), (one.reduced, other.reduced)]
-    for a, b in pairs:
-        assert jax.tree.structure(a) == jax.tree.structure(b)
-        jax.tree.map(np.testing.assert_array_equal, a, b)
-    np.testing.assert_array_equal(one.weights, other.weights)
 
 
 @pytest.mark.parametrize("as_array", [np.array, jnp.array])
