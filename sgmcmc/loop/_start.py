@@ -62,7 +62,9 @@ def chains(
     """
     num_chains = checks.count(num_chains, "num_chains", least=1)
     start = placed(key, kernel, params, data, batch_size, stream, num_chains)
-    return begun(start, chain_method, Partial(whole), {}, protect=True)
+    collect = Partial(whole)
+    draw = kept(start, collect)
+    return begun(start, chain_method, collect, draw, {}, protect=True)
 
 
 def advance(chains: Chains, num_steps: int) -> Chains:
@@ -134,6 +136,7 @@ def begun(
     start: Start,
     chain_method: str,
     collect: Callable[[PyTree], PyTree] | None,
+    draw: PyTree,
     reducers: Mapping[str, Any],
     *,
     protect: bool,
@@ -144,6 +147,7 @@ def begun(
         start: from `placed`.
         chain_method: as in `sample`.
         collect: what to keep of a draw; None: nothing.
+        draw: what that gives, from `kept`.
         reducers: {name: reducer}.
         protect: whether a chain that has failed adds nothing more to the reducers.
     """
@@ -154,7 +158,7 @@ def begun(
         data_size=0 if start.data is None else leading_axis(start.data),
         batch_size=start.batch_size,
         num_parameters=num_parameters,
-        capacity=_capacity(draw_bytes(kept(start, collect), num_chains)),
+        capacity=_capacity(draw_bytes(draw, num_chains)),
         vmapped=vmapped,
         devices=devices,
         protect=protect,

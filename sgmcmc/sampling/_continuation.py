@@ -165,9 +165,12 @@ def prepare(request: Request, tuning: Tuning | None = None) -> Live:
     )  # fmt: skip
     keep = collector(request.collect, start.template)
     room = settings.num_samples if settings.total_time is None else 1
-    require_room(kept(start, keep), settings.num_chains, room)
+    draw = kept(start, keep)
+    require_room(draw, settings.num_chains, room)
     protect = settings.on_nonfinite != "ignore"
-    chains = begun(start, settings.chain_method, keep, request.reducers or {}, protect=protect)
+    chains = begun(
+        start, settings.chain_method, keep, draw, request.reducers or {}, protect=protect
+    )
     settings = settings._replace(chain_method=chains.method)
     return Live(settings, chains.inputs, chains.carry, 0, settings.num_samples, request.key, tuning)
 
