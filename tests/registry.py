@@ -210,9 +210,11 @@ ALL = (
     Row(
         "gibbs_posterior",
         _gibbs,
-        0.01,
+        # η: the noise of μ, γ² T/(2(k + γ)) and more, heats by η times a half of it.
+        0.002,
         takes=("step_size",),
         bias=0.3,
+        burnin=600,
         spread=1 / PULL,
         freezes=False,
     ),

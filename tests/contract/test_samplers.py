@@ -13,7 +13,7 @@ from tests import registry
 from tests.compare import assert_close, assert_same_bits, assert_same_tree, flat
 from tests.problems import regression
 
-CHAINS, DRAWS = 128, 100
+CHAINS, DRAWS = 128, 400
 
 
 class Case:
@@ -45,7 +45,7 @@ class Case:
         return self.sample()
 
     def many(self, kernel, num_burnin):
-        """100 draws, four steps apart, of each of 128 chains under gradients of all data."""
+        """400 draws, four steps apart, of each of 128 chains under gradients of all data."""
         given = {"stream": "reshuffled", "batch_size": None} if self.row.needs_data else {}
         return self.sample(
             kernel, num_chains=CHAINS, num_burnin=num_burnin, num_samples=DRAWS, thinning=4,
@@ -282,7 +282,7 @@ def _check_algebra(case):
     """Mean to 1e-8; the variance's error within the row's, and smaller by 2^order at h/2.
 
     Curvatures of 8 to 30 make h√k = .27 (h k = .3): at its half the next order changes the
-    ratio by 15% at most.
+    ratio by 20% at most (QUICSORT's is 6.8 for 8).
     """
     problem, row = case.problem, case.row
     errors = []
@@ -295,7 +295,7 @@ def _check_algebra(case):
         errors.append(np.abs(error).max())
     large, small = errors
     assert large <= row.bias + 1e-6
-    assert small < 1e-6 or small <= 1.15 * large / 2**kernel.traits.order
+    assert small < 1e-6 or small <= 1.2 * large / 2**kernel.traits.order
 
 
 def _check_moments(case):
