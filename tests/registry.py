@@ -210,7 +210,7 @@ ALL = (
     Row(
         "gibbs_posterior",
         _gibbs,
-        0.01,
+        0.002,
         takes=("step_size",),
         bias=0.3,
         spread=1 / PULL,

@@ -13,7 +13,7 @@ from tests import registry
 from tests.compare import assert_close, assert_same_bits, assert_same_tree, flat
 from tests.problems import regression
 
-CHAINS, DRAWS = 128, 100
+CHAINS, DRAWS = 128, 400
 
 
 class Case:
@@ -45,7 +45,7 @@ class Case:
         return self.sample()
 
     def many(self, kernel, num_burnin):
-        """100 draws, four steps apart, of each of 128 chains under gradients of all data."""
+        """400 draws, four steps apart, of each of 128 chains under gradients of all data."""
         given = {"stream": "reshuffled", "batch_size": None} if self.row.needs_data else {}
         return self.sample(
             kernel, num_chains=CHAINS, num_burnin=num_burnin, num_samples=DRAWS, thinning=4,
