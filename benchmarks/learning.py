@@ -121,7 +121,7 @@ def memory(name: str, chains: int) -> dict[str, float]:
         warnings.filterwarnings("ignore", message="learning_coefficient:")
         learning_coefficient(
             jax.random.key(0), posterior, params, data, batch_size=BATCH, num_chains=chains,
-            num_steps=20, thinning=5, localization=100.0, step_size=STEP,
+            num_steps=20, thinning=5, precision=100.0, step_size=STEP,
         )  # fmt: skip
     return {"before": before, "more": _peak() - before}
 

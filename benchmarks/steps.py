@@ -9,7 +9,6 @@ matter; the table gives their median, lower and upper quartile.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import subprocess
 import sys
@@ -133,20 +132,16 @@ def library_loop(
     """The same steps by the library's own chunk, with its streams, checks and counters."""
     import jax
 
-    from sgmcmc.loop._chunk import run_chunk
-    from sgmcmc.sampling import _sample as sampler
-    from sgmcmc.sampling._execution import Settings, _Piece, _span
+    from sgmcmc import loop
 
-    settings = Settings(num_chains, 0, 1, steps, "raise", None, method)
-    size = None if kernel.gradient.needs_full_batch else BATCH
-    start = sampler._prepare(
-        jax.random.key(0), kernel, params, data, size, stream, settings, True, None
-    )
-    span = _span(0, _Piece(1, steps, True))
-    copy = functools.partial(jax.numpy.array, copy=True)
+    size = None if kernel.traits.batches == "all data" else BATCH
+    start = loop.chains(
+        jax.random.key(0), kernel, params, data, batch_size=size, stream=stream,
+        num_chains=num_chains, chain_method=method,
+    )  # fmt: skip
 
     def run() -> None:
-        jax.block_until_ready(run_chunk(start.inputs, span, jax.tree.map(copy, start.carry)))
+        jax.block_until_ready(loop.advance(start, steps).carry)
 
     return run
 

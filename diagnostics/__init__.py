@@ -1,6 +1,8 @@
-"""Judging draws: convergence, predictions, calibration.
+"""Judging draws: convergence, predictions, exact laws, learning coefficients, spectra.
 
-Everything takes a `Run` (or an ArviZ DataTree) and gives a small immutable record.
+What judges draws takes a `Run` or an ArviZ DataTree, what judges a kernel or a point takes
+that; all give a small immutable record. Rooms: `convergence`, `predictions`, `laws`,
+`learning`, `spectra`; their names are here too.
 """
 
 from sgmcmc.diagnostics import convergence, laws, learning, predictions, spectra

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -15,6 +15,14 @@ from sgmcmc import _tree as trees
 from sgmcmc.types import PyTree
 
 BLOCK_BYTES = 2**26
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+    from sgmcmc.sampling import Resampled, Run
+
+# What diagnostics take: a run, or an ArviZ DataTree.
+RunLike: TypeAlias = "Run | Resampled | DataTree"
 
 
 class Draws(NamedTuple):
@@ -27,7 +35,7 @@ class Draws(NamedTuple):
             is None where it is unknown.
         wall_time: seconds of sampling, or None.
         gradient_evaluations: of all chains together, burn-in included, or None.
-        notes: what a reader of any result must be told.
+        notes: chains that were dropped, and the step size that was chosen, in words.
     """
 
     values: PyTree
@@ -47,7 +55,7 @@ class Draws(NamedTuple):
         return values, weights[kept] / weights.sum()
 
 
-def read(run: Any) -> Draws:
+def read(run: RunLike) -> Draws:
     """The draws of `run`, stopped chains dropped.
 
     Args:
@@ -61,14 +69,13 @@ def read(run: Any) -> Draws:
         TypeError: `run` is neither.
         ValueError: weights of another shape or negative, or no chain left.
     """
-    if hasattr(run, "draws") and hasattr(run, "weights"):
-        values, weights = run.draws, run.weights
-        stopped = dict(getattr(run, "stopped", None) or {})
-        wall_time = getattr(run, "wall_time", None)
-        evaluations = getattr(run, "gradient_evaluations", None)
-    else:
+    names = ("draws", "weights", "stopped", "wall_time", "gradient_evaluations", "tuning")
+    given = {name: getattr(run, name, None) for name in names}
+    stopped: dict[int, int | None] = dict(given["stopped"] or {})
+    wall_time, evaluations = given["wall_time"], given["gradient_evaluations"]
+    values, weights = given["draws"], given["weights"]
+    if values is None or weights is None:
         values, weights, wall_time, evaluations = _from_arviz(run)
-        stopped = {}
     values = jax.tree.map(np.asarray, values)
     leaves = jax.tree.leaves(values)
     if not leaves:
@@ -90,12 +97,12 @@ def read(run: Any) -> Draws:
     if stopped:
         values, weights = jax.tree.map(lambda v: v[kept], values), weights[kept]
         notes = (f"dropped {len(stopped)} of {shape[0]} chains, stopped: {_listed(stopped)}",)
-    if getattr(run, "tuning", None) is not None:
-        notes = (*notes, f"tuned: {run.tuning}")
+    if given["tuning"] is not None:
+        notes = (*notes, f"tuned: {given['tuning']}")
     return Draws(values, weights, stopped, _number(wall_time), _number(evaluations), notes)
 
 
-def evaluate(function: Callable[..., Any], draws: PyTree, *args: Any) -> PyTree:
+def evaluate(function: Callable[..., PyTree], draws: PyTree, *args: PyTree) -> PyTree:
     """`function(params, *args)` for every draw, in jitted blocks: NumPy arrays [draw, …].
 
     Args:
@@ -123,7 +130,7 @@ def evaluate(function: Callable[..., Any], draws: PyTree, *args: Any) -> PyTree:
 
 
 @eqx.filter_jit
-def _map(function: Any, block: PyTree, args: tuple[Any, ...]) -> PyTree:
+def _map(function: Callable[..., PyTree], block: PyTree, args: tuple[PyTree, ...]) -> PyTree:
     return jax.lax.map(lambda params: function(params, *args), block)
 
 
@@ -150,11 +157,12 @@ def _from_arviz(tree: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any]:
 
 
 def _listed(stopped: Mapping[int, int | None]) -> str:
+    """Stopped chains as notes and errors have them: "chain 1 at step 40, chain 3"."""
     return ", ".join(
         f"chain {chain}" + ("" if step is None else f" at step {step}")
         for chain, step in sorted(stopped.items())
     )
 
 
-def _number(value: Any) -> float | None:
+def _number(value: float | None) -> float | None:
     return None if value is None else float(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def new_axes(ax: Any = None) -> Any:
+def new_axes(ax: Axes | None = None) -> Axes:
     """`ax`, or the axes of a new square figure.
 
     Raises:

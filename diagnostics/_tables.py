@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 import html
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
 if TYPE_CHECKING:
     import pandas
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 ROWS_SHOWN = 12
 
 
-def frame(columns: Mapping[str, Any], index: Any = None) -> pandas.DataFrame:
+def frame(
+    columns: Mapping[str, ArrayLike | Sequence[float | str]], index: Sequence[str] | None = None
+) -> pandas.DataFrame:
     """A `pandas.DataFrame`; pandas is loaded here, not by `import sgmcmc`."""
     import pandas
 
@@ -32,7 +35,7 @@ class Tabular(abc.ABC):
 
     @abc.abstractmethod
     def _lines(self) -> Iterable[str]:
-        """What stands below the table: worst rows, notes."""
+        """Lines below the table: worst rows, notes."""
 
     def _columns(self) -> list[str]:
         """The columns that are shown; all of them are in `table`."""
@@ -45,13 +48,15 @@ class Tabular(abc.ABC):
     def __repr__(self) -> str:
         shown = self.table[self._columns()]
         text = shown.to_string(max_rows=ROWS_SHOWN, float_format=number)
-        return "\n".join([self._title(), "", text, "", *self._footer()])
+        below = ["", *footer] if (footer := self._footer()) else []
+        return "\n".join([self._title(), "", text, *below])
 
     def _repr_html_(self) -> str:
         shown = self.table[self._columns()]
         body = shown.to_html(max_rows=ROWS_SHOWN, float_format=number, border=0)
         title, *footer = (html.escape(line) for line in [self._title(), *self._footer()])
-        return f"<p>{title}</p>{body}<p>{'<br>'.join(footer)}</p>"
+        below = f"<p>{'<br>'.join(footer)}</p>" if footer else ""
+        return f"<p>{title}</p>{body}{below}"
 
 
 def number(value: float) -> str:
@@ -59,8 +64,8 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def worst(table: pandas.DataFrame, column: str, distance: Any) -> tuple[str, float]:
+def worst(table: pandas.DataFrame, column: str, distance: ArrayLike) -> tuple[str, float]:
     """(row, value) of the column where `distance` is largest; NaN is beyond any number."""
-    distance = np.asarray(distance, float)
-    at = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
+    far = np.asarray(distance, float)
+    at = int(np.argmax(np.where(np.isnan(far), np.inf, far)))
     return str(table.index[at]), float(table[column].iloc[at])

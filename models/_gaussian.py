@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from sgmcmc.models._model import Model
 from sgmcmc.types import Array, Key
 
 
-def gaussian(mean: Any, covariance: Any) -> Model:
+def gaussian(mean: ArrayLike, covariance: ArrayLike) -> Model:
     """N(mean, covariance), with parameters of shape (d,).
 
     Args:

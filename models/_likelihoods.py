@@ -1,4 +1,4 @@
-"""The two observation models: categorical labels and Gaussian responses.
+"""The two observation models, categorical labels and Gaussian responses, and checks of batches.
 
 `log_likelihood = Partial(categorical, predict)` makes the `(params, batch) -> (n,)` that a
 `Posterior` takes out of any `predict`.
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from sgmcmc.types import Array, PyTree
 
 
-def categorical(predict: Callable[..., Any], params: PyTree, batch: Any) -> Array:
+def categorical(predict: Callable[..., PyTree], params: PyTree, batch: PyTree) -> Array:
     """log softmax(predict(params, x))[y], in nats: (n,).
 
     Args:
@@ -46,7 +46,7 @@ def categorical(predict: Callable[..., Any], params: PyTree, batch: Any) -> Arra
     return jnp.where((y >= 0) & (y < k), values, jnp.nan)
 
 
-def normal(predict: Callable[..., Any], params: PyTree, batch: Any) -> Array:
+def normal(predict: Callable[..., PyTree], params: PyTree, batch: PyTree) -> Array:
     """log N(y; mean, scale²) with (mean, scale) = predict(params, x), in nats: (n,).
 
     Args:
@@ -67,7 +67,7 @@ def normal(predict: Callable[..., Any], params: PyTree, batch: Any) -> Array:
     return -0.5 * z**2 - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
 
 
-def split_batch(batch: Any) -> tuple[Any, Array]:
+def split_batch(batch: PyTree) -> tuple[PyTree, Array]:
     """The pair (x, y) that a batch is.
 
     Raises:
@@ -79,7 +79,7 @@ def split_batch(batch: Any) -> tuple[Any, Array]:
     return batch[0], jnp.asarray(batch[1])
 
 
-def inputs(x: Any, num_features: int, dtype: Any) -> Array:
+def inputs(x: ArrayLike, num_features: int, dtype: DTypeLike) -> Array:
     """`x` as (n, num_features) in `dtype`; trailing axes (images) are flattened.
 
     Raises:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import numpy as np
+from jax.typing import ArrayLike
 
 from sgmcmc._posterior import Posterior
+from sgmcmc.types import PyTree
 
 
 class Model(NamedTuple):
@@ -37,11 +40,11 @@ class Model(NamedTuple):
         5
     """
 
-    init: Callable[..., Any]
-    predict: Callable[..., Any] | None
-    log_likelihood: Callable[..., Any] | None
-    log_prior: Callable[..., Any]
-    exact_posterior: Callable[..., Any] | None = None
+    init: Callable[..., PyTree]
+    predict: Callable[..., PyTree] | None
+    log_likelihood: Callable[..., PyTree] | None
+    log_prior: Callable[..., PyTree]
+    exact_posterior: Callable[..., PyTree] | None = None
 
     def posterior(
         self, data_size: int | None = None, *, likelihood_power: float | jax.Array = 1.0
@@ -71,7 +74,7 @@ class Model(NamedTuple):
             likelihood_power=likelihood_power,
         )
 
-    def exact(self, *data: Any) -> tuple[Any, Any]:
+    def exact(self, *data: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """The exact posterior's (mean, covariance): `exact(x, y)`, or `exact()` without data.
 
         Raises:

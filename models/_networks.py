@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
@@ -33,7 +33,7 @@ def mlp(
     *,
     likelihood: str = "categorical",
     activation: str | Callable[[Array], Array] = "relu",
-    prior: Any = 1.0,
+    prior: float | Callable[[PyTree], Array] = 1.0,
     noise_scale: float | Array | None = None,
     learn_noise: bool = False,
 ) -> Model:
@@ -123,7 +123,7 @@ def dense(key: Key, fan_in: int, fan_out: int) -> dict[str, Array]:
     return {"weight": weight, "bias": jnp.zeros(fan_out)}
 
 
-def forward(activation: Callable[[Array], Array], layers: PyTree, x: Any) -> Array:
+def forward(activation: Callable[[Array], Array], layers: PyTree, x: ArrayLike) -> Array:
     """(n, in) inputs through the layers: (n, out)."""
     first = layers[0]["weight"]
     x = likelihoods.inputs(x, first.shape[0], first.dtype)
@@ -132,19 +132,23 @@ def forward(activation: Callable[[Array], Array], layers: PyTree, x: Any) -> Arr
     return x @ layers[-1]["weight"] + layers[-1]["bias"]
 
 
-def _fixed_noise(network: Any, noise: Array, params: PyTree, x: Any) -> tuple[Array, Array]:
+def _fixed_noise(
+    network: Callable[..., Array], noise: Array, params: PyTree, x: ArrayLike
+) -> tuple[Array, Array]:
     mean = network(params, x)[:, 0]
     return mean, jnp.broadcast_to(noise.astype(mean.dtype), mean.shape)
 
 
-def _learned_noise(network: Any, noise: Array, params: PyTree, x: Any) -> tuple[Array, Array]:
+def _learned_noise(
+    network: Callable[..., Array], noise: Array, params: PyTree, x: ArrayLike
+) -> tuple[Array, Array]:
     mean = network(params["layers"], x)[:, 0]
     bound = math.log(NOISE_FACTOR)
     scale = noise.astype(mean.dtype) * jnp.exp(bound * jnp.tanh(params["log_noise"] / bound))
     return mean, jnp.broadcast_to(scale, mean.shape)
 
 
-def _learned_noise_prior(log_prior: Any, params: PyTree) -> Array:
+def _learned_noise_prior(log_prior: Callable[[PyTree], Array], params: PyTree) -> Array:
     return log_prior(params["layers"]) - 0.5 * params["log_noise"] ** 2
 
 
@@ -155,7 +159,7 @@ def cnn(
     channels: Sequence[int] = (16, 32),
     kernel_size: int = 3,
     activation: str | Callable[[Array], Array] = "relu",
-    prior: Any = 1.0,
+    prior: float | Callable[[PyTree], Array] = 1.0,
 ) -> Model:
     """Convolution, activation and 2×2 mean pooling for each of `channels`, then one dense layer.
 
@@ -230,10 +234,10 @@ class CnnInit(eqx.Module):
 class Forward(eqx.Module):
     """`(params, x) -> logits (n, k)`."""
 
-    activation: Any
+    activation: Callable[[Array], Array]
     image_shape: tuple[int, ...] = eqx.field(static=True)
 
-    def __call__(self, params: PyTree, x: Any) -> Array:
+    def __call__(self, params: PyTree, x: ArrayLike) -> Array:
         x = jnp.asarray(x)
         allowed = [self.image_shape] + [self.image_shape[:2]] * (self.image_shape[2] == 1)
         if x.shape[1:] not in allowed:
@@ -259,7 +263,7 @@ def _pool(x: Array) -> Array:
 ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "softplus", "sigmoid", "leaky_relu")
 
 
-def activation_function(activation: str | Callable[[Array], Array]) -> Any:
+def activation_function(activation: str | Callable[[Array], Array]) -> Callable[..., PyTree]:
     """The activation called `activation`, or the callable itself, as a pytree.
 
     Raises:

@@ -8,16 +8,17 @@ scale, and logistic regression, under any prior.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
-from sgmcmc.models import _likelihoods as checks
+from sgmcmc.models import _likelihoods as likelihoods
 from sgmcmc.types import Array, PyTree
 
 
@@ -38,9 +39,9 @@ class Problem(NamedTuple):
 
 
 def linear_problem(
-    x: Any,
-    y: Any,
-    log_prior: Callable[[Array, Array], Any] | None = None,
+    x: ArrayLike,
+    y: ArrayLike,
+    log_prior: Callable[[Array, Array], Array] | None = None,
     *,
     transform: Callable[[PyTree], Mapping[str, Array]] | None = None,
 ) -> Problem:
@@ -76,9 +77,9 @@ def linear_problem(
 
 
 def logistic_problem(
-    x: Any,
-    y: Any,
-    log_prior: Callable[[Array], Any] | None = None,
+    x: ArrayLike,
+    y: ArrayLike,
+    log_prior: Callable[[Array], Array] | None = None,
     *,
     transform: Callable[[PyTree], Mapping[str, Array]] | None = None,
 ) -> Problem:
@@ -105,7 +106,8 @@ def logistic_problem(
     )
 
 
-def _design(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def _design(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """x (n, d) and y (n,) in float64, checked to be finite."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
         raise ValueError(f"x, y: got shapes {x.shape} and {y.shape}; expected (n, d) and (n,)")
@@ -114,27 +116,27 @@ def _design(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _normal(params: PyTree, batch: Any) -> Array:
-    x, y = checks.split_batch(batch)
+def _normal(params: PyTree, batch: PyTree) -> Array:
+    x, y = likelihoods.split_batch(batch)
     beta, log_sigma = params["beta"], params["log_sigma"]
     error = (y - x @ beta) * jnp.exp(-log_sigma)
     return -0.5 * error**2 - log_sigma - 0.5 * jnp.log(2 * jnp.pi)
 
 
-def _bernoulli(params: PyTree, batch: Any) -> Array:
-    x, y = checks.split_batch(batch)
+def _bernoulli(params: PyTree, batch: PyTree) -> Array:
+    x, y = likelihoods.split_batch(batch)
     logits = x @ params["beta"]
     return y * logits - jax.nn.softplus(logits)
 
 
-def _log_sigma_prior(prior: Any, params: PyTree) -> Array:
+def _log_sigma_prior(prior: Callable[..., Array], params: PyTree) -> Array:
     jacobian = params["log_sigma"]
     if prior is None:
         return jacobian
     return prior(params["beta"], jnp.exp(params["log_sigma"])) + jacobian
 
 
-def _beta_prior(prior: Any, params: PyTree) -> Array:
+def _beta_prior(prior: Callable[..., Array], params: PyTree) -> Array:
     return jnp.zeros((), params["beta"].dtype) if prior is None else prior(params["beta"])
 
 

@@ -10,13 +10,14 @@ intercept. Logistic regression is binary or multinomial.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from sgmcmc import _checks as checks
 from sgmcmc.models import _likelihoods as likelihoods
@@ -30,7 +31,7 @@ class Affine(eqx.Module):
 
     intercept: bool = eqx.field(static=True)
 
-    def __call__(self, params: Array, x: Any) -> Array:
+    def __call__(self, params: Array, x: ArrayLike) -> Array:
         """(n, d) inputs and (d + 1,) or (d + 1, k) parameters give (n,) or (n, k)."""
         params = jnp.asarray(params)
         x = likelihoods.inputs(x, params.shape[0] - self.intercept, params.dtype)
@@ -116,7 +117,9 @@ def linear_regression(
     )
 
 
-def _mean_and_scale(mean: Any, noise_scale: Array, params: Array, x: Any) -> tuple[Array, Array]:
+def _mean_and_scale(
+    mean: Callable[..., Array], noise_scale: Array, params: Array, x: ArrayLike
+) -> tuple[Array, Array]:
     if jnp.ndim(params) != 1:
         raise ValueError(f"params: got shape {jnp.shape(params)}; expected a vector")
     values = mean(params, x)
@@ -124,7 +127,7 @@ def _mean_and_scale(mean: Any, noise_scale: Array, params: Array, x: Any) -> tup
 
 
 def _exact(
-    noise_scale: Array, prior_scale: Array, intercept: bool, x: Any, y: Any
+    noise_scale: Array, prior_scale: Array, intercept: bool, x: ArrayLike, y: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.ndim != 2 or y.shape != x.shape[:1]:
@@ -180,14 +183,14 @@ def logistic_regression(
     )
 
 
-def _binary(affine: Affine, params: Array, x: Any) -> Array:
+def _binary(affine: Affine, params: Array, x: ArrayLike) -> Array:
     if jnp.ndim(params) != 1:
         raise ValueError(f"params: got shape {jnp.shape(params)}; expected a vector")
     logits = affine(params, x)
     return jnp.stack([jnp.zeros_like(logits), logits], axis=-1)
 
 
-def _multinomial(affine: Affine, params: Array, x: Any) -> Array:
+def _multinomial(affine: Affine, params: Array, x: ArrayLike) -> Array:
     if jnp.ndim(params) != 2:
         raise ValueError(f"params: got shape {jnp.shape(params)}; expected a matrix, (d, k)")
     return affine(params, x)

@@ -16,12 +16,12 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import cauchy, norm, t
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from sgmcmc._posterior import Posterior
 from sgmcmc.models._problem import Problem, linear_problem
@@ -40,7 +40,8 @@ __all__ = [
     "reference_draws",
 ]
 
-Columns = Mapping[str, Any]
+Columns = Mapping[str, ArrayLike]
+"""The data of a posterior, by posteriordb's names of its columns."""
 
 
 def diamonds(data: Columns) -> Problem:
@@ -95,6 +96,7 @@ POSTERIORS: Mapping[str, Callable[[Columns], Problem]] = MappingProxyType(
         "eight_schools-eight_schools_noncentered": eight_schools,
     }
 )
+"""{posteriordb's name: `data -> Problem`}."""
 
 
 def load(folder: str | Path, name: str) -> Problem:
@@ -179,7 +181,7 @@ def _kidiq_prior(beta: Array, sigma: Array) -> Array:
     return cauchy.logpdf(sigma, 0, 2.5)
 
 
-def _school(params: PyTree, batch: Any) -> Array:
+def _school(params: PyTree, batch: PyTree) -> Array:
     school, effect, error = batch
     theta = params["mu"] + jnp.exp(params["log_tau"]) * params["z"][school]
     return norm.logpdf(effect, theta, error)

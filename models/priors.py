@@ -7,7 +7,7 @@ that shape may stand in its place.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,9 @@ def normal(scale: float | Array = 1.0) -> Partial:
 def laplace(scale: float | Array = 1.0) -> Partial:
     """Laplace(0, scale), density exp(−|θ|/scale)/(2 scale), on every scalar; sd √2 scale.
 
+    Args:
+        scale: > 0, in the parameters' units; default 1.
+
     Raises:
         ValueError: `scale` is not a finite number > 0.
     """
@@ -53,7 +56,11 @@ def laplace(scale: float | Array = 1.0) -> Partial:
 
 
 def student_t(df: float | Array = 3.0, scale: float | Array = 1.0) -> Partial:
-    """Student's t with `df` > 0 degrees of freedom, times `scale` > 0, on every scalar.
+    """Student's t with `df` degrees of freedom, times `scale`, on every scalar.
+
+    Args:
+        df: > 0; default 3. Moments of order `df` and above are infinite.
+        scale: > 0, in the parameters' units; default 1.
 
     Raises:
         ValueError: `df` or `scale` is not a finite number > 0.
@@ -86,7 +93,7 @@ def horseshoe_like(scale: float | Array = 1.0, floor: float | Array | None = Non
     return Partial(_horseshoe, width, least)
 
 
-def as_prior(prior: Any) -> Any:
+def as_prior(prior: float | Callable[..., PyTree]) -> Callable[..., PyTree]:
     """A number s means N(0, s²); a callable `params -> ()` is taken as it is.
 
     Raises:
@@ -136,7 +143,7 @@ def _horseshoe(scale: Array, floor: Array, params: PyTree) -> Array:
     return total - trees.size(params) * jnp.log(area)
 
 
-def _sum(function: Any, params: PyTree) -> Array:
+def _sum(function: Callable[[Array], Array], params: PyTree) -> Array:
     dtype = trees.accumulator_dtype(params)
     return sum(
         (jnp.sum(function(leaf.astype(dtype))) for leaf in jax.tree.leaves(params)),

@@ -46,6 +46,7 @@ from sgmcmc.kernels import (
 )
 from sgmcmc.loop import use_cpu_devices
 from sgmcmc.sampling import NonFiniteError, Run, load, sample
+from sgmcmc.tuning import tune
 from sgmcmc.types import Batch, Blocks, Info, State
 
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "streams",
     "symplectic_euler",
     "to_blackjax",
+    "tune",
     "tuning",
     "types",
     "ubu",

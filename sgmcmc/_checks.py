@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +42,7 @@ def require_floating(tree: PyTree, name: str) -> None:
 def require_same_structure(tree: PyTree, like: PyTree, name: str, like_name: str) -> None:
     """Raise a ValueError that names the first leaf of `tree` whose shape is not that of `like`."""
     given, wanted = named_leaves(tree), named_leaves(like)
-    structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(like)]
+    structures: list[PyTree] = [jax.tree.structure(tree), jax.tree.structure(like)]
     if structures[0] != structures[1]:
         odd = sorted({p for p, _ in given} ^ {p for p, _ in wanted})
         raise ValueError(
@@ -68,24 +67,28 @@ def check_data(data: PyTree, data_size: int | None) -> None:
         )
 
 
-def at_least_one(value: Any, name: str) -> None:
+def at_least_one(value: PyTree, name: str) -> None:
+    """Raise a TypeError unless `value` is an integer, a ValueError unless it is ≥ 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: got {value!r}; expected an integer ≥ 1")
     if value < 1:
         raise ValueError(f"{name}: got {value}; allowed: an integer ≥ 1")
 
 
-def positive(value: Any, name: str, most: float = math.inf) -> Array:
-    """A number above 0, checked where it is concrete."""
+def positive(value: PyTree, name: str, most: float = math.inf) -> Array:
+    """`value` > 0 and ≤ `most` as a floating array, checked where it is not traced."""
     number = jnp.asarray(value, dtype=float)
     check_range(number, name, above_zero=True, most=most)
     return number
 
 
 def check_range(
-    value: Any, name: str, above_zero: bool, below: float = math.inf, most: float = math.inf
+    value: PyTree, name: str, above_zero: bool, below: float = math.inf, most: float = math.inf
 ) -> None:
-    """Raise a ValueError unless every number fits; those not known yet are not looked at."""
+    """Raise a ValueError unless every number of `value` is finite, ≥ 0 (> 0) and in its bounds.
+
+    A traced value has no numbers yet, and passes.
+    """
     if isinstance(value, jax.core.Tracer):
         return
     # An array is a grid to be vmapped: each of its entries must do.
@@ -100,7 +103,7 @@ def check_range(
             raise ValueError(f"{name}: got {number}; expected {allowed}")
 
 
-def typed_key(key: Any) -> Key:
+def typed_key(key: object) -> Key:
     """A typed key; legacy uint32 keys become the typed key with the same draws."""
     if isinstance(key, jax.Array | np.ndarray):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
@@ -115,7 +118,7 @@ def typed_key(key: Any) -> Key:
     )
 
 
-def count(value: Any, name: str, *, least: int = 1) -> int:
+def count(value: PyTree, name: str, *, least: int = 1) -> int:
     """An integer ≥ `least`, as Python's own.
 
     Raises:
@@ -129,7 +132,7 @@ def count(value: Any, name: str, *, least: int = 1) -> int:
     return int(value)
 
 
-def _is_index(value: Any) -> bool:
+def _is_index(value: PyTree) -> bool:
     # NumPy's float arrays have an __index__ too, and refuse only when asked.
     try:
         operator.index(value)
@@ -138,12 +141,13 @@ def _is_index(value: Any) -> bool:
     return True
 
 
-def choice(value: Any, name: str, allowed: tuple[str, ...]) -> None:
+def choice(value: PyTree, name: str, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
 
 
-def positive_scalar(value: Any, name: str) -> Array:
+def positive_scalar(value: PyTree, name: str) -> Array:
     """`value` as a floating scalar () array; a traced value is taken on trust.
 
     Raises:

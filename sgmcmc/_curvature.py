@@ -1,10 +1,11 @@
-"""The largest curvature of U, its slope, and the variance of its gradient's estimate.
+"""Products with a Hessian; the largest curvature of U, its slope, the variance of its gradient.
 
-All in the metric's coordinates, and with U the mean over some batches.
+All but `hessian_product` in the metric's coordinates, and with U the mean over some batches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,17 +14,20 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from sgmcmc import _tree as trees
-from sgmcmc.streams import _source as batches
+from sgmcmc._posterior import Posterior
+from sgmcmc.kernels._base import AbstractDynamics
+from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.streams import _streams as streams
+from sgmcmc.streams._source import Source
 from sgmcmc.types import Array, Batch, Key, PyTree
 
 
 @eqx.filter_jit
-def draw_batches(source: batches.Source, key: Key, count: int, sampled: bool) -> PyTree:
-    """`count` independent batches with a leading axis; all data as one where none are drawn."""
+def draw_batches(source: Source, key: Key, count: int, noisy: bool) -> PyTree:
+    """`count` batches of a stream with a leading axis; all data as one unless `noisy`."""
     if source.data is None:
         return None
-    if not sampled:
+    if not noisy:
         return Batch(jax.tree.map(lambda x: x[None], source.data))
     draw = lambda t: streams.gather(  # noqa: E731
         source.stream, streams.rows_at(source.stream, key, t, *source.sizes), source.data
@@ -48,14 +52,78 @@ class Noise(NamedTuple):
         return max(float(self.stiffest[0]), float(self.noisiest[0]))
 
 
+class Stiffest(NamedTuple):
+    """The direction of U's largest curvature, as far as a power iteration found it.
+
+    Attributes:
+        value: λ̂, of either sign.
+        residual: ‖Hv − λ̂v‖.
+        direction: v, of length 1.
+    """
+
+    value: Array
+    residual: Array
+    direction: PyTree
+
+
+def hessian_product(
+    gradient: Callable[[PyTree], PyTree], position: PyTree, vector: PyTree
+) -> PyTree:
+    """H v: the derivative of a gradient along `vector`."""
+    return jax.jvp(gradient, (position,), (vector,))[1]
+
+
+class WhitenedHessian(eqx.Module):
+    """v ↦ Lᵀ H L v: H is the mean Hessian of U over some batches, L the metric's factor.
+
+    `batches` have a leading axis; None for targets without data.
+    """
+
+    posterior: Posterior
+    metric: AbstractMetric
+    position: PyTree
+    batches: PyTree
+
+    def __call__(self, vector: PyTree) -> PyTree:
+        direction = self.metric.to_position(vector)
+
+        def of_batch(batch: PyTree) -> PyTree:
+            gradient = lambda x: self.posterior.potential_and_gradient(x, batch)[1]  # noqa: E731
+            return hessian_product(gradient, self.position, direction)
+
+        if self.batches is None:
+            return self.metric.to_momentum(of_batch(None))
+        parts = jax.lax.map(of_batch, self.batches)
+        return self.metric.to_momentum(jax.tree.map(lambda x: jnp.mean(x, axis=0), parts))
+
+
+def whitened_hessian(
+    kernel: AbstractDynamics, position: PyTree, batches: PyTree
+) -> WhitenedHessian:
+    """The Hessian of a kernel's posterior in the coordinates of its metric."""
+    return WhitenedHessian(kernel.posterior, coordinates(kernel), position, batches)
+
+
+def coordinates(kernel: AbstractDynamics) -> AbstractMetric:
+    """The kernel's metric.
+
+    Raises:
+        TypeError: it changes with the position, and has no coordinates.
+    """
+    if not isinstance(kernel.metric, AbstractMetric):
+        raise TypeError(
+            f"metric: got {type(kernel.metric).__name__}, which changes with the position; "
+            "expected identity, diagonal or dense"
+        )
+    return kernel.metric
+
+
 @eqx.filter_jit
 def largest_curvature(
-    kernel: Any, position: PyTree, given: PyTree, key: Key, num_steps: int
-) -> tuple[Array, Array, PyTree]:
-    """(λ̂, ‖Hv − λ̂v‖, v) of the mean Hessian over batches, v of length 1."""
-
-    def product(vector: PyTree) -> PyTree:
-        return hessian_product(kernel, position, given, vector)
+    kernel: AbstractDynamics, position: PyTree, batches: PyTree, key: Key, num_steps: int
+) -> Stiffest:
+    """The stiffest direction of the mean Hessian over batches, by `num_steps` ≥ 1 products."""
+    product = whitened_hessian(kernel, position, batches)
 
     def normalised(vector: PyTree) -> PyTree:
         return trees.scale(1 / jnp.sqrt(trees.dot(vector, vector)), vector)
@@ -68,37 +136,22 @@ def largest_curvature(
     image = product(vector)
     value = trees.dot(vector, image)
     rest = trees.axpy(-value, vector, image)
-    return value, jnp.sqrt(trees.dot(rest, rest)), vector
-
-
-def hessian_product(kernel: Any, position: PyTree, given: PyTree, vector: PyTree) -> PyTree:
-    """Lᵀ H L v."""
-    metric, posterior = kernel.metric, kernel.posterior
-    direction = metric.to_position(vector)
-
-    def one(batch: PyTree) -> PyTree:
-        gradient = lambda x: posterior.potential_and_gradient(x, batch)[1]  # noqa: E731
-        return jax.jvp(gradient, (position,), (direction,))[1]
-
-    if given is None:
-        return metric.to_momentum(one(None))
-    parts = jax.lax.map(one, given)
-    return metric.to_momentum(jax.tree.map(lambda x: jnp.mean(x, axis=0), parts))
+    return Stiffest(value, jnp.sqrt(trees.dot(rest, rest)), vector)
 
 
 @eqx.filter_jit
-def slope(kernel: Any, position: PyTree, given: PyTree) -> Array:
+def squared_slope(kernel: AbstractDynamics, position: PyTree, batches: PyTree) -> Array:
     """|∇U|² in the metric's coordinates: of the mean over batches, less what their noise adds."""
 
-    def one(batch: PyTree) -> PyTree:
-        return kernel.metric.to_momentum(
-            kernel.posterior.potential_and_gradient(position, batch)[1]
-        )
+    metric = coordinates(kernel)
 
-    if given is None:
-        gradient = one(None)
+    def of_batch(batch: PyTree) -> PyTree:
+        return metric.to_momentum(kernel.posterior.potential_and_gradient(position, batch)[1])
+
+    if batches is None:
+        gradient = of_batch(None)
         return trees.dot(gradient, gradient)
-    gradients = jax.lax.map(one, given)
+    gradients = jax.lax.map(of_batch, batches)
     mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), gradients)
     count = jax.tree.leaves(gradients)[0].shape[0]
     away = jax.tree.map(lambda x, m: x - m, gradients, mean)
@@ -108,28 +161,41 @@ def slope(kernel: Any, position: PyTree, given: PyTree) -> Array:
 
 @eqx.filter_jit
 def gradient_noise(
-    kernel: Any, position: PyTree, given: PyTree, data: PyTree, anchor: PyTree, stiffest: PyTree
+    kernel: AbstractDynamics,
+    position: PyTree,
+    batches: PyTree,
+    data: PyTree,
+    anchor: PyTree,
+    stiffest: PyTree,
 ) -> Noise:
-    """The variance over batches of the gradient estimate along `stiffest`, of length 1, and of
+    """The variance over batches of the gradient's estimate, in two directions.
 
-    its noisiest coordinate. Estimators with a memory have it from `anchor`.
+    Args:
+        kernel: its estimator, posterior and metric are used.
+        position: θ.
+        batches: with a leading axis.
+        data: all data.
+        anchor: the position at which an estimator with a memory begins it.
+        stiffest: the first direction, of length 1; the second is the noisiest coordinate.
     """
+    metric = coordinates(kernel)
     memory = kernel.gradient.init(kernel.posterior, anchor, data)
 
-    def one(carry: tuple[Array, PyTree, PyTree], batch: PyTree) -> tuple[Any, Array]:
+    def add(carry: tuple[Array, PyTree, PyTree], batch: PyTree) -> tuple[Any, Array]:
         count, mean, square = carry
         gradient = kernel.gradient(kernel.posterior, position, batch, memory)[1]
-        gradient = kernel.metric.to_momentum(gradient)
+        gradient = metric.to_momentum(gradient)
         away = jax.tree.map(jnp.subtract, gradient, mean)
         mean = trees.axpy(1 / (count + 1), away, mean)
         square = jax.tree.map(lambda s, a, g, m: s + a * (g - m), square, away, gradient, mean)
         return (count + 1, mean, square), trees.dot(stiffest, gradient)
 
     zero = trees.zeros_like(position)
-    (count, _, square), along = jax.lax.scan(one, (jnp.zeros(()), zero, zero), given)
+    (count, _, square), along = jax.lax.scan(add, (jnp.zeros(()), zero, zero), batches)
     flat, unravel = ravel_pytree(square)
-    place = jnp.argmax(flat)
-    ways = [stiffest, unravel(jnp.zeros_like(flat).at[place].set(1))]
-    bent = [jnp.abs(trees.dot(v, hessian_product(kernel, position, given, v))) for v in ways]
-    variances = jnp.var(along, ddof=1), flat[place] / (count - 1)
-    return Noise((variances[0], bent[0]), (variances[1], bent[1]))
+    noisiest = jnp.argmax(flat)
+    product = whitened_hessian(kernel, position, batches)
+    directions = [stiffest, unravel(jnp.zeros_like(flat).at[noisiest].set(1))]
+    curvatures = [jnp.abs(trees.dot(v, product(v))) for v in directions]
+    variances = jnp.var(along, ddof=1), flat[noisiest] / (count - 1)
+    return Noise((variances[0], curvatures[0]), (variances[1], curvatures[1]))

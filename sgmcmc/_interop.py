@@ -12,14 +12,22 @@ import jax.numpy as jnp
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc.kernels._base import AbstractKernel, Traits, require_kernel
-from sgmcmc.loop._chunk import refreshed
+from sgmcmc.loop._chain import refreshed
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams._streams import Stream
 from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State
 
 
 class BoundState(NamedTuple):
-    """A kernel's state with its place in the batch stream."""
+    """A kernel's state with its place in the batch stream.
+
+    Attributes:
+        position: the recorded position, which `state` may have left behind.
+        state: the kernel's.
+        counter: () int32, steps made.
+        stream_key: of the batch stream.
+        order: the epoch's order that the stream prepared.
+    """
 
     position: PyTree
     state: State
@@ -31,8 +39,8 @@ class BoundState(NamedTuple):
 class SamplingAlgorithm(NamedTuple):
     """`init(position, rng_key) -> state`; `step(rng_key, state) -> (state, info)`."""
 
-    init: Callable[..., Any]
-    step: Callable[..., Any]
+    init: Callable[..., PyTree]
+    step: Callable[..., PyTree]
 
 
 def to_blackjax(
@@ -86,10 +94,10 @@ def to_blackjax(
 
 
 class BlackjaxKernel(AbstractKernel):
-    """A kernel of this library's contract around a BlackJAX algorithm."""
+    """A BlackJAX algorithm by this library's contract; `State.extra` is BlackJAX's own state."""
 
-    begin: Callable[..., Any]
-    advance: Callable[..., Any]
+    begin: Callable[..., PyTree]
+    advance: Callable[..., PyTree]
     name: str = eqx.field(static=True)
     gradient_evaluations: float = eqx.field(static=True)
 
@@ -129,8 +137,11 @@ def from_blackjax(
     Args:
         algorithm: a `blackjax.SamplingAlgorithm`, its target bound in, for example
             `blackjax.hmc(log_density, …)`. Its states must have a `position`.
-        name: what the run calls it.
-        gradient_evaluations: gradients a step, for the count of costs.
+        name: what `repr(kernel)` and a run's `config` call it.
+        gradient_evaluations: gradients a step, for the count of costs; default 1.
+
+    Raises:
+        TypeError: `algorithm` has no `init` or no `step`.
     """
     for part in ("init", "step"):
         if not callable(getattr(algorithm, part, None)):
@@ -139,5 +150,5 @@ def from_blackjax(
     return BlackjaxKernel(begin, advance, name, float(gradient_evaluations))
 
 
-def _array_state(state: Any) -> Any:
+def _array_state(state: PyTree) -> PyTree:
     return jax.tree.map(jnp.asarray, state)

@@ -10,12 +10,12 @@ precision ρ. Samplers target the density ∝ exp(−U/T), T their `temperature`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
@@ -43,8 +43,8 @@ class Posterior(eqx.Module):
         ValueError: `data_size` < 1 or `likelihood_power` < 0.
     """
 
-    log_likelihood: Callable[..., Any] | None
-    log_prior: Callable[..., Any]
+    log_likelihood: Callable[..., PyTree] | None
+    log_prior: Callable[..., PyTree]
     likelihood_power: Array
     center: PyTree
     precision: Array | None
@@ -69,9 +69,12 @@ class Posterior(eqx.Module):
 
     @classmethod
     def from_log_density(cls, log_density: Callable[[PyTree], Array]) -> Posterior:
-        """A target without data, from `params -> ()`, its log density up to a constant.
+        """A target without data, from `params -> ()`, its log density in nats up to a constant.
 
         Sample it with `sgmcmc.sample(key, kernel, params)`.
+
+        Raises:
+            TypeError: `log_density` is not callable.
         """
         return cls(None, trees.as_callable(log_density, "log_density"), data_size=None)
 
@@ -87,15 +90,23 @@ class Posterior(eqx.Module):
         return self.log_likelihood is not None
 
     def with_likelihood_power(self, power: float | Array) -> Posterior:
-        """The same posterior with the log likelihood multiplied by `power` ≥ 0."""
+        """The same posterior with the log likelihood multiplied by `power` ≥ 0.
+
+        It takes the place of a power given before. Raises a ValueError below 0.
+        """
         return eqx.tree_at(lambda p: p.likelihood_power, self, _power(power))
 
     def localized(self, center: PyTree, precision: float | Array) -> Posterior:
         """The posterior times N(center, 1/precision): a local posterior.
 
         Args:
-            center: pytree of the parameters' structure.
-            precision: ρ > 0, in 1/units².
+            center: c, pytree of the parameters' structure.
+            precision: ρ > 0, in 1/units²: the pull is (ρ/2) ‖θ − c‖², at every temperature
+                and likelihood power.
+
+        Raises:
+            TypeError, ValueError: `center` is not of floating arrays, or ρ not > 0; from the
+                first potential, `center` is not of the parameters' structure.
         """
         checks.require_floating(center, "center")
         if not isinstance(precision, jax.core.Tracer):
@@ -108,7 +119,7 @@ class Posterior(eqx.Module):
             is_leaf=lambda x: x is None,
         )
 
-    def potential(self, params: PyTree, batch: Batch | PyTree = None) -> Array:
+    def potential(self, params: PyTree, batch: Batch | PyTree = None) -> Float[Array, ""]:
         """U(θ) estimated from `batch`, in nats: ().
 
         Args:
@@ -132,29 +143,31 @@ class Posterior(eqx.Module):
         """
         eqx.filter_eval_shape(self.potential, params, batch_shape(data, batch_size))
 
-    def prior_potential(self, params: PyTree) -> Array:
+    def prior_potential(self, params: PyTree) -> Float[Array, ""]:
         """U₀(θ), the part of U without data: −log p(θ), and the pull of a localised posterior."""
         return self._pull(params) - _scalar(self.log_prior(params), "log_prior")
 
-    def data_potential(self, params: PyTree, batch: Batch | PyTree) -> Array:
+    def data_potential(self, params: PyTree, batch: Batch | PyTree) -> Float[Array, ""]:
         """U − U₀ estimated from `batch`: −λ (N/n) Σ_{i in batch} log p(y_i | x_i, θ)."""
         total, count = self._log_likelihood_sum(params, batch)
         assert self.data_size is not None
         factor = self.likelihood_power.astype(total.dtype) * (self.data_size / count)
         return -factor * total
 
-    def example_potentials(self, params: PyTree, data: PyTree) -> Array:
+    def example_potentials(self, params: PyTree, data: PyTree) -> Float[Array, " n"]:
         """−λ log p(y_i | x_i, θ) of each example: (n,). Over all data they sum to U − U₀."""
         values = widened(self._log_likelihoods(params, data))
         return -self.likelihood_power.astype(values.dtype) * values
 
     def potential_and_gradient(
         self, params: PyTree, batch: Batch | PyTree = None
-    ) -> tuple[Array, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree]:
         """`potential` and its gradient in θ: ((), pytree like `params`)."""
         return jax.value_and_grad(self.potential)(params, batch)
 
-    def log_density(self, params: PyTree, data: PyTree = None, *, block_size: int = 4096) -> Array:
+    def log_density(
+        self, params: PyTree, data: PyTree = None, *, block_size: int = 4096
+    ) -> Float[Array, ""]:
         """−U(θ) over the full data, summed in blocks of `block_size` examples: ().
 
         Args:
@@ -172,7 +185,7 @@ class Posterior(eqx.Module):
         total = sum_over_blocks(self._log_likelihoods, params, data, block_size)
         return log_prior + self.likelihood_power.astype(total.dtype) * total
 
-    def _log_likelihoods(self, params: PyTree, data: PyTree) -> Array:
+    def _log_likelihoods(self, params: PyTree, data: PyTree) -> Float[Array, " n"]:
         assert self.log_likelihood is not None
         values = self.log_likelihood(params, data)
         n = leading_axis(data)
@@ -183,7 +196,7 @@ class Posterior(eqx.Module):
             )
         return values
 
-    def _log_likelihood_sum(self, params: PyTree, batch: Any) -> tuple[Array, Array | int]:
+    def _log_likelihood_sum(self, params: PyTree, batch: PyTree) -> tuple[Array, Array | int]:
         batch = as_batch(batch)
         if batch is None:
             raise ValueError("data: got None; this posterior has a likelihood and needs its data")
@@ -210,7 +223,7 @@ def _power(power: float | Array) -> Array:
     return jnp.asarray(power, float)
 
 
-def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
         raise ValueError(f"{name}: got {value}; expected {allowed}")
 
@@ -221,7 +234,8 @@ def _scalar(value: Array, name: str) -> Array:
     return value
 
 
-def batch_shape(data: PyTree, batch_size: int) -> Any:
+def batch_shape(data: PyTree, batch_size: int) -> Batch | None:
+    """A batch of `batch_size` rows of `data` as `jax.ShapeDtypeStruct`s; None without data."""
     if data is None:
         return None
     rows = lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)  # noqa: E731

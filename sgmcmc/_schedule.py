@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range
-from sgmcmc.types import Array
+from sgmcmc.types import Array, PyTree
 
 
 class Constant(eqx.Module):
@@ -27,16 +27,22 @@ class Constant(eqx.Module):
 class Schedule(eqx.Module):
     """A number as a function of the step index; optax's schedules fit."""
 
-    function: Callable[..., Any]
+    function: Callable[..., PyTree]
 
     def __call__(self, count: Array) -> Array:
         return jnp.asarray(self.function(count), dtype=float)
 
 
-Rate = Constant | Schedule
+Rate: TypeAlias = Constant | Schedule
+"""A number or schedule as kernels and clocks hold it: called with () int32, it gives ()."""
+
+# What users hand in for a number that may change with the step: it, a function of the step, or
+# what one of these was made into.
+ScalarOrSchedule: TypeAlias = float | Array | Callable[..., PyTree] | Constant | Schedule
+Friction: TypeAlias = ScalarOrSchedule | Literal["auto"]
 
 
-def as_rate(value: Any, name: str, *, above_zero: bool = False) -> Rate:
+def as_rate(value: ScalarOrSchedule | None, name: str, *, above_zero: bool = False) -> Rate:
     """A non-negative (or positive) number or schedule, checked where it is concrete.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,12 +14,12 @@ from jax.tree_util import Partial
 from sgmcmc.types import Array, PyTree
 
 
-def path_name(path: tuple[Any, ...]) -> str:
+def path_name(path: tuple[object, ...]) -> str:
     """A key path as users write it: `layers/0/weight`; "the only leaf" for a bare array."""
     return jax.tree_util.keystr(path, simple=True, separator="/") or "(the only leaf)"
 
 
-def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+def named_leaves(tree: PyTree) -> list[tuple[str, PyTree]]:
     """All leaves with the names of their paths, in flattening order."""
     return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
@@ -61,7 +60,7 @@ def dot(x: PyTree, y: PyTree) -> Array:
     return total
 
 
-def accumulator_dtype(tree: PyTree) -> Any:
+def accumulator_dtype(tree: PyTree) -> jnp.dtype:
     """The widest dtype of the leaves, float32 at least."""
     return jnp.result_type(jnp.float32, *(jnp.asarray(x).dtype for x in jax.tree.leaves(tree)))
 
@@ -72,11 +71,11 @@ def all_finite(tree: PyTree) -> Array:
 
 
 def copy(tree: PyTree) -> PyTree:
-    """New buffers with the same values: what is donated must not be the user's own."""
+    """New buffers with the same values, so that donating them leaves the user's arrays alive."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
 
-def as_callable(function: Callable[..., Any] | None, name: str) -> Callable[..., Any]:
+def as_callable(function: Callable[..., PyTree] | None, name: str) -> Callable[..., PyTree]:
     """A callable as a pytree: its arrays are leaves, its code is static.
 
     Plain functions compare by identity, so one function gives one trace. The arrays bound

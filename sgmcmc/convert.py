@@ -6,7 +6,8 @@ Ours, with U = −log posterior summed over all N examples (`sgmcmc.Posterior`):
     underdamped     dθ = M⁻¹p dt,   dp = −∇U dt − γp dt + √(2γT) M^{1/2} dW
 
 Each function returns a `Convention`, whose numbers go to the kernel that it names. Momenta
-are related as the docstrings say; M = 1 throughout.
+are related as the docstrings say; M = 1 throughout. Temperatures are ours where nothing else is
+said, default 1. A number out of range is a ValueError that names it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ __all__ = [
 
 
 class Convention(NamedTuple):
-    """Arguments for the kernel called `kernel`; `friction` is None where it has none."""
+    """Arguments for the sampler `sgmcmc.<kernel>`.
+
+    Attributes:
+        kernel: the sampler's name; "langevin": any underdamped one.
+        step_size: h.
+        friction: γ in 1/time; None where the sampler has none.
+        temperature: T.
+    """
 
     kernel: str
     step_size: float
@@ -137,7 +145,7 @@ class EntropyConvention(NamedTuple):
 
     Attributes:
         step_size, temperature: of the inner `sgld`.
-        averaging: weight of a new inner point.
+        averaging: weight of the *new* inner point in the running mean.
         absorbed: whether the outer rate multiplies x − μ and not γ (x − μ).
     """
 

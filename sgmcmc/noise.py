@@ -1,16 +1,16 @@
 """The random numbers of one step: drawn flat for the whole tree, by one generator call.
 
-``draw`` makes all numbers of a step at once, ``to_tree`` gives one row of them the shape of the
+`draw` makes all numbers of a step at once, `to_tree` gives one row of them the shape of the
 parameters. Two kinds:
 
-``"gaussian"``
-    Standard normals: bit for bit the numbers of ``jax.random.normal(rng_key, (count, d), dtype)``.
+"gaussian"
+    Standard normals: bit for bit the numbers of `jax.random.normal(rng_key, (count, d), dtype)`.
 
-``"fast"``
-    One random byte an element, four to a ``uint32`` word, turned into numbers by ``to_tree``: an
+"fast"
+    One random byte an element, four to a `uint32` word, turned into numbers by `to_tree`: an
     odd polynomial of degree 9 of the centred byte. The law has 256 values and is symmetric; its
     moments through order 5 are those of the standard normal (m2 = 1 and m4 = 3 exactly), m6 = 13.74
-    instead of 15, the Kolmogorov distance is 0.011 and ``|z| <= 2.74``. So every covariance stays
+    instead of 15, the Kolmogorov distance is 0.011 and `|z| <= 2.74`. So every covariance stays
     exact and so does any weak order up to 2. It is not for the tails of Metropolis-corrected
     kernels, nor for numbers that must look Gaussian one by one; linear maps of several variables
     (correlated pairs and triples) keep their covariance, but their joint law is Gaussian through
@@ -22,7 +22,7 @@ vectorise. JAX made the same change for itself in pull request 37872; when the o
 has it, the copy goes. Elsewhere (GPU, TPU, other key types, the non-partitionable mode) JAX's own
 generator is used. The two give the same bits.
 
-XLA would fuse the hash into every reader and compute a whole word for each byte read; ``draw``
+XLA would fuse the hash into every reader and compute a whole word for each byte read; `draw`
 keeps it apart, so words and normals are computed once however often they are read. A loop may draw
 in the step that consumes, or one step ahead.
 """
@@ -30,13 +30,15 @@ in the step that consumes, or one step ahead.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
+from jaxtyping import Float, UInt32
+
+from sgmcmc.types import NoiseKind, PyTree
 
 __all__ = [
     "KINDS",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 KINDS = ("gaussian", "fast")
+"""What `noise=` of a kernel may be."""
 
 # z = x P(x^2) for the centred byte x = (2 b - 255) / 256: the least-squares fit to the normal
 # quantiles Phi^-1((b + 1/2) / 256), moved the least (root mean square over the 256 values) that
@@ -66,26 +69,28 @@ _PARTITIONABLE = "jax_threefry_partitionable"
 _LANES = 128
 
 
-def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
-    """Draw all random numbers of one step for a pytree, with one call of the generator.
+def draw(
+    rng_key: Array, like: PyTree, count: int, kind: NoiseKind
+) -> Float[Array, "rows d"] | UInt32[Array, "rows w"]:
+    """All random numbers of one step for a pytree, by one call of the generator.
 
     Args:
-        rng_key: one key, typed (``jax.random.key``) or legacy (``uint32``). Batch with
-            ``jax.vmap``.
-        like: pytree of floating arrays (or ``jax.ShapeDtypeStruct``), ``d`` elements in all; only
+        rng_key: one key, typed (`jax.random.key`) or legacy (`uint32`). Batch with
+            `jax.vmap`.
+        like: pytree of floating arrays (or `jax.ShapeDtypeStruct`), `d` elements in all; only
             shapes and dtypes are used.
         count: how many variables per element the step needs (rows).
-        kind: ``"gaussian"`` or ``"fast"``; see the module's docstring for their laws.
+        kind: "gaussian" or "fast"; their laws are those of `sgmcmc.noise`, above.
 
     Returns:
-        For ``"gaussian"`` standard normals of shape ``(count, d)`` in the leaves' common dtype
-        (``jnp.result_type``), the very numbers of ``jax.random.normal``. For ``"fast"`` ``uint32``
-        words of shape ``(count, w)``, the very words of ``jax.random.bits``, about ``d / 4`` a row.
-        A row goes to ``to_tree``.
+        For "gaussian" standard normals of shape `(count, d)` in the leaves' common dtype
+        (`jnp.result_type`), the very numbers of `jax.random.normal`. For "fast" `uint32`
+        words of shape `(count, w)`, the very words of `jax.random.bits`, about `d / 4` a row.
+        A row goes to `to_tree`.
 
     Raises:
-        ValueError: if ``kind`` is not one of ``KINDS``.
-        TypeError: if a leaf of ``like`` is not floating.
+        ValueError: `kind` is not one of `KINDS`.
+        TypeError: a leaf of `like` is not floating.
     """
     leaves = jax.tree.leaves(like)
     dtypes = [_float_dtype(leaf) for leaf in leaves]
@@ -101,22 +106,21 @@ def draw(rng_key: Array, like: Any, count: int, kind: str) -> Array:
     raise ValueError(f"noise must be one of {', '.join(map(repr, KINDS))}; got noise={kind!r}")
 
 
-def to_tree(row: Array, like: Any) -> Any:
-    """Turn one row of ``draw`` into a pytree of independent variables (mean 0, variance 1).
+def to_tree(row: Array, like: PyTree) -> PyTree:
+    """One row of `draw` as a pytree of independent variables (mean 0, variance 1).
 
     Args:
-        row: either floats of shape ``(d,)``, which are passed through, or ``uint32`` words of shape
-            ``(w,)`` as drawn by ``kind="fast"``; the dtype decides, at trace time.
-        like: pytree of floating arrays (or ``jax.ShapeDtypeStruct``), the one given to ``draw``.
+        row: either floats of shape `(d,)`, which are passed through, or `uint32` words of shape
+            `(w,)` as drawn by "fast"; the dtype decides, at trace time.
+        like: pytree of floating arrays (or `jax.ShapeDtypeStruct`), the one given to `draw`.
 
     Returns:
-        Pytree with the structure, shapes and dtypes of ``like``. The words' polynomial is evaluated
+        Pytree with the structure, shapes and dtypes of `like`. The words' polynomial is evaluated
         in float32 or, for float64 leaves, in float64; narrower leaves are rounded from float32.
 
     Raises:
-        TypeError: if a leaf of ``like`` is not floating, or ``row`` neither floating nor
-            ``uint32``.
-        ValueError: if ``row`` has not the length that ``like`` needs.
+        TypeError: a leaf of `like` is not floating, or `row` neither floating nor `uint32`.
+        ValueError: `row` has another length than `like` needs.
     """
     leaves, treedef = jax.tree.flatten(like)
     shapes = [np.shape(leaf) for leaf in leaves]
@@ -138,19 +142,16 @@ def to_tree(row: Array, like: Any) -> Any:
     return jax.tree.unflatten(treedef, out)
 
 
-def _float_dtype(leaf: Any) -> DTypeLike:
+def _float_dtype(leaf: Array) -> DTypeLike:
     dtype = jnp.result_type(leaf)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"noise is for floating leaves only; got a leaf of dtype {dtype}")
     return dtype
 
 
-# --- generator ------------------------------------------------------------------------------------
-
-
 @partial(jax.jit, static_argnums=(1, 2), inline=True)
-def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
-    """Exactly ``jax.random.normal(rng_key, shape, dtype)``."""
+def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Float[Array, "rows d"]:
+    """Exactly `jax.random.normal(rng_key, shape, dtype)`."""
     if dtype != jnp.float32 or not _write_out(rng_key, shape):
         return jax.random.normal(rng_key, shape, dtype)
 
@@ -166,8 +167,8 @@ def _normal(rng_key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
 
 
 @partial(jax.jit, static_argnums=1, inline=True)
-def _bits(rng_key: Array, shape: tuple[int, int]) -> Array:
-    """Exactly ``jax.random.bits(rng_key, shape, jnp.uint32)``."""
+def _bits(rng_key: Array, shape: tuple[int, int]) -> UInt32[Array, "rows w"]:
+    """Exactly `jax.random.bits(rng_key, shape, jnp.uint32)`."""
     if not _write_out(rng_key, shape):
         return jax.random.bits(rng_key, shape, jnp.uint32)
     return _from_blocks(_apart(jnp.invert, ~_blocks(rng_key, shape)), shape)
@@ -184,11 +185,11 @@ def _write_out(rng_key: Array, shape: tuple[int, int]) -> bool:
 
 
 def _apart(function: Callable[[Array], Array], operand: Array) -> Array:
-    """``function(operand)``, where XLA computes operand and result once each, in one buffer.
+    """`function(operand)`, where XLA computes operand and result once each, in one buffer.
 
     XLA fuses cheap operations into every reader. A hash of 20 rounds counts as cheap, so it would
     be computed again for each reader, and for each half of the inverse error function.
-    ``lax.optimization_barrier`` is gone by the time XLA fuses, but keeps from it here how often the
+    `lax.optimization_barrier` is gone by the time XLA fuses, but keeps from it here how often the
     loop turns (once), and loops are not fused.
     """
     once = lax.optimization_barrier(jnp.int32(1))
@@ -198,7 +199,7 @@ def _apart(function: Callable[[Array], Array], operand: Array) -> Array:
 
 
 def _blocks(rng_key: Array, shape: tuple[int, int]) -> Array:
-    """Random words (count, blocks, lanes), where ``_from_blocks`` gives (count, size)."""
+    """Random words (count, blocks, lanes), where `_from_blocks` gives (count, size)."""
     # Whole blocks of a fixed length, because a loop over a length that the cores do not divide is
     # not vectorised.
     count, size = shape
@@ -233,11 +234,8 @@ def _threefry(key0: Array, key1: Array, x1: Array) -> Array:
     return x0 ^ x1
 
 
-# --- bytes ----------------------------------------------------------------------------------------
-
-
 def _rows(shape: tuple[int, ...]) -> tuple[int, int]:
-    """View a leaf's shape as (rows, columns) so that rows divide by four, or nearly."""
+    """A leaf's shape as (rows, columns), rows a multiple of four or short of one by 1 in 64."""
     # The byte lanes of the words are stacked along the rows, so that each lane is one contiguous
     # piece of the leaf. Long columns keep the loop over them vectorised; a waste of up to 1 byte in
     # 64 is let pass for them.
@@ -249,12 +247,13 @@ def _rows(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _word_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(⌈rows/4⌉, columns): the words that hold a leaf's bytes."""
     rows, columns = _rows(shape)
     return -(-rows // 4), columns
 
 
 def _standardise(words: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Give a leaf its bytes, and those their law."""
+    """A leaf of `shape` from its words: each byte through the odd polynomial of degree 9."""
     rows, _ = _rows(shape)
     height, columns = _word_shape(shape)
     words = lax.bitcast_convert_type(words.reshape(height, columns), jnp.int32)

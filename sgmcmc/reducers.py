@@ -11,7 +11,7 @@ with a leading axis, and pools numerators and denominators before it divides.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -42,7 +42,7 @@ class Reducer(Protocol):
         """The state after one more draw of one chain, of weight () ≥ 0."""
         ...
 
-    def result(self, states: PyTree) -> Any:
+    def result(self, states: PyTree) -> PyTree:
         """The statistic; each leaf of `states` has a leading axis of chains."""
         ...
 
@@ -58,7 +58,7 @@ class _Moments(NamedTuple):
 class Mean(eqx.Module):
     """Σ w f(θ) / Σ w over all chains; see `mean` and `predictive_mean`."""
 
-    function: Callable[..., Any] | None = None
+    function: Callable[..., PyTree] | None = None
 
     def init(self, position: PyTree) -> _Moments:
         """Moments of no draw: zeros of the shape of f(position)."""
@@ -84,7 +84,7 @@ class Mean(eqx.Module):
 class Covariance(eqx.Module):
     """Weighted mean and covariance of f(θ); see `covariance`."""
 
-    function: Callable[..., Any] | None = None
+    function: Callable[..., PyTree] | None = None
     diagonal: bool = eqx.field(static=True, default=False)
 
     def init(self, position: PyTree) -> _Moments:
@@ -119,16 +119,36 @@ class Covariance(eqx.Module):
 
 
 def mean(function: Callable[[PyTree], PyTree] | None = None) -> Mean:
-    """The weighted mean of θ, or of `function(θ)`: a pytree of that shape."""
+    """The weighted mean Σ w f(θ) / Σ w over the draws of all chains.
+
+    Args:
+        function: f, position -> a pytree of arrays, in pure JAX; None (default): θ itself.
+
+    Returns:
+        A reducer whose result is a pytree of the shape of f(θ), in float32 at least.
+
+    Raises:
+        TypeError: `function` is not callable.
+    """
     return Mean(None if function is None else trees.as_callable(function, "function"))
 
 
 def covariance(
     function: Callable[[PyTree], PyTree] | None = None, *, diagonal: bool = False
 ) -> Covariance:
-    """The weighted mean (d,) and covariance (d, d), or (d,) variances if `diagonal`.
+    """The weighted mean (d,) and covariance (d, d) of θ, or of `function(θ)`.
 
-    Of θ, or of `function(θ)`, raveled in tree order; divided by Σw, not by one less.
+    Args:
+        function: position -> a pytree of arrays, in pure JAX, raveled in tree order to (d,);
+            None (default): θ itself.
+        diagonal: (d,) variances in the place of the covariance; default False.
+
+    Returns:
+        A reducer whose result is (mean, covariance), in float32 at least; divided by Σw, not
+        by one less.
+
+    Raises:
+        TypeError: `function` is not callable.
     """
     return Covariance(
         None if function is None else trees.as_callable(function, "function"), diagonal
@@ -136,11 +156,22 @@ def covariance(
 
 
 def predictive_mean(predict: Callable[[PyTree, PyTree], Array], x: PyTree) -> Mean:
-    """The posterior mean of class probabilities at `x`: (m, k) for `predict` -> logits (m, k)."""
+    """The posterior mean of class probabilities at m inputs `x`.
+
+    Args:
+        predict: `(params, x) -> logits (m, k)`.
+        x: a pytree of arrays with a leading axis m.
+
+    Returns:
+        A reducer whose result is (m, k), in float32 at least.
+
+    Raises:
+        TypeError: `predict` is not callable.
+    """
     return Mean(jax.tree_util.Partial(_probabilities, trees.as_callable(predict, "predict"), x))
 
 
-def _probabilities(predict: Callable[..., Any], x: PyTree, params: PyTree) -> Array:
+def _probabilities(predict: Callable[..., PyTree], x: PyTree, params: PyTree) -> Array:
     return jax.nn.softmax(predict(params, x), axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""The records that every part of the library passes on: batch, state, info, kernel.
+"""The records that every part of the library passes on: batch, blocks, state, info.
 
 They hold arrays only, so that they jit, vmap, shard and save without further ado.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
+from jaxtyping import Bool, Float, Int
 
 __all__ = [
     "Array",
@@ -17,20 +18,30 @@ __all__ = [
     "ClockState",
     "Info",
     "Key",
+    "NoiseKind",
     "PyTree",
     "State",
     "as_batch",
 ]
 
 Array: TypeAlias = jax.Array
+"""A JAX array, traced or not."""
 
 PyTree: TypeAlias = Any
+"""Nested containers of arrays, as JAX takes them."""
 
 Key: TypeAlias = jax.Array
+"""A typed key, `jax.random.key(seed)`."""
 
-# Which streams of batches an estimator or a kernel bears: any; all data every step; batches that
-# are independent of all before; or those whose blocks have the same law read backwards.
+NoiseKind: TypeAlias = Literal["gaussian", "fast"]
+"""What `noise=` of a kernel may be; see `sgmcmc.noise`."""
+
 Batches: TypeAlias = Literal["any", "all data", "independent", "reversible"]
+"""Which streams of batches an estimator or a kernel bears.
+
+Any; all data every step; batches that are independent of all before; or those whose blocks have
+the same law read backwards.
+"""
 
 
 class Batch(NamedTuple):
@@ -46,9 +57,9 @@ class Batch(NamedTuple):
     """
 
     data: PyTree
-    index: Array | None = None  # type: ignore[assignment]  # hides tuple.index
-    mask: Array | None = None
-    share: Array | None = None
+    index: Int[Array, " n"] | None = None  # type: ignore[assignment]  # hides tuple.index
+    mask: Bool[Array, " n"] | None = None
+    share: Float[Array, ""] | None = None
 
 
 def as_batch(batch: PyTree) -> Batch | None:
@@ -57,10 +68,10 @@ def as_batch(batch: PyTree) -> Batch | None:
 
 
 class Blocks(NamedTuple):
-    """What a kernel with `needs_data = True` is given each step.
+    """What a kernel whose `traits.needs_data` is True is given each step.
 
     Attributes:
-        batches: its L = `batches_per_step` batches, each leaf with a leading axis L; None
+        batches: its L = `traits.batches_per_step` batches, each leaf with a leading axis L; None
             where each of them is all the data.
         data: all data, without a `Batch` around it; no chain axis, vmap it as
             `in_axes=Blocks(0, None)`.
@@ -71,18 +82,32 @@ class Blocks(NamedTuple):
 
 
 class ClockState(NamedTuple):
-    """Steps made so far, int32 (), and what an adaptive clock remembers."""
+    """Where a clock stands.
 
-    count: Array  # type: ignore[assignment]  # hides tuple.count
+    Attributes:
+        count: () int32, steps made so far, burn-in included.
+        memory: of an adaptive clock: () its ζ, or one for each leaf; () without.
+    """
+
+    count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count
     memory: PyTree = ()
 
 
 class State(NamedTuple):
     """What the next step needs, and nothing else.
 
-    `momentum` is the whitened momentum M^{-1/2} p, whose law is N(0, T) in every
-    coordinate whatever the metric; () for overdamped kernels. `extra` belongs to a
-    word alone (Leimkuhler-Matthews: the last noise).
+    Attributes:
+        position: θ, a pytree of floating arrays.
+        momentum: the whitened momentum M^{-1/2} p, a pytree like θ, whose law is N(0, T) in
+            every coordinate whatever the metric; () for overdamped kernels.
+        estimator: what the gradient estimator remembers; () without a memory.
+        metric: what a preconditioner remembers; () without.
+        clock: the step count, and what an adaptive clock remembers.
+        extra: of words and short lists of sub-steps {name: memory} of the letters that have
+            one: "last" (`leimkuhler_matthews`: the last noise), "thermostat" (`sgnht`),
+            "noise_estimate" (`sghmc`). Of other kernels what they keep beside the above: the
+            energy of all data (`amagold`, `sggmc`), all replicas (`replica_exchange`),
+            BlackJAX's own state; () where there is nothing.
     """
 
     position: PyTree
@@ -111,15 +136,15 @@ class Info(NamedTuple):
     """
 
     position: PyTree
-    weight: Array
-    time: Array
-    energy: Array
-    gradient_norm: Array
-    kinetic_energy: Array
-    finite: Array
-    acceptance: Array | None = None
-    clipped: Array | None = None
-    elapsed: Array | None = None
+    weight: Float[Array, ""]
+    time: Float[Array, ""]
+    energy: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    kinetic_energy: Float[Array, ""]
+    finite: Bool[Array, ""]
+    acceptance: Float[Array, ""] | None = None
+    clipped: Float[Array, ""] | None = None
+    elapsed: Float[Array, ""] | None = None
 
 
 def __dir__() -> list[str]:

@@ -9,8 +9,22 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-import pytest
+from jaxtyping import install_import_hook
+
+import tests.typechecker  # noqa: F401  (the hook looks it up by name)
+
+# Shapes and dtypes are checked wherever these modules are traced; before they are imported.
+CHECKED = [
+    *("types", "_posterior", "noise", "streams._streams", "streams._source"),
+    *(
+        f"gradients.{name}"
+        for name in ("_base", "_minibatch", "_control_variate", "_saga", "_averaged")
+    ),
+]
+install_import_hook([f"sgmcmc.{name}" for name in CHECKED], "tests.typechecker.shapes")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

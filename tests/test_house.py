@@ -23,57 +23,13 @@ ROWS = [
     "functions over 70 lines",
 ]
 
-# Rows that do not hold yet, and why. One that does fails here until it is taken off.
-NOT_YET = {
-    ROWS[0]: "tuning and diagnostics ask kernels what they are",
-    ROWS[2]: "as above",
-    ROWS[3]: "step sizes, kernels and runs are annotated Any: aliases come",
-    ROWS[4]: "as above",
-    ROWS[6]: "a Run resumes and saves itself: the continuation is to have these verbs",
-    ROWS[7]: "as above",
-    ROWS[10]: "what studies and benchmarks reach for becomes public or goes",
-}
-
-# Private names that examples and benchmarks still use. The list only gets shorter.
-PRIVATE_NAMES = {
-    "benchmarks/local.py": {"sgmcmc._tree"},
-    "benchmarks/steps.py": {
-        "sampler._prepare",
-        "sgmcmc._tree",
-        "sgmcmc.loop._chunk.run_chunk",
-        "sgmcmc.sampling._execution.Settings",
-        "sgmcmc.sampling._execution._Piece",
-        "sgmcmc.sampling._execution._span",
-        "sgmcmc.sampling._sample",
-    },
-    "examples/studies/parts/posteriordb_plan.py": {
-        "sgmcmc.models._problem.Problem",
-        "sgmcmc.optim._laplace.hessian",
-        "sgmcmc.optim._laplace.laplace",
-    },
-    "examples/studies/parts/sharp_runs.py": {"sgmcmc._tree"},
-    "examples/studies/parts/star_chains.py": {"sgmcmc.kernels._psgld.PreconditionedKernel"},
-    "examples/studies/parts/star_toys.py": {"sgmcmc.metrics._position_dependent.RMSPropMemory"},
-    "examples/studies/posteriordb.py": {"sgmcmc.models._problem.Problem"},
-    "examples/studies/spectrum.py": {"sgmcmc.diagnostics.spectra._spectrum.curvature_of"},
-}
-
 
 @functools.cache
 def measured() -> list[house.Row]:
     return house.measure()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[pytest.mark.xfail(reason=NOT_YET[name], strict=True)] if name in NOT_YET else [],
-        )
-        for name in ROWS
-    ],
-)
+@pytest.mark.parametrize("name", ROWS)
 def test_figures_are_those_asked_for(name):
     (row,) = (row for row in measured() if row.name == name)
     assert row.now <= row.asked, "\n".join([f"{row.now} > {row.asked}", *row.sites])
@@ -84,10 +40,7 @@ def test_the_table_has_these_rows():
 
 
 def test_examples_and_benchmarks_use_public_names():
-    found = set(house.private_names())
-    listed = {(path, name) for path, names in PRIVATE_NAMES.items() for name in names}
-    assert not found - listed, "private names: export them, or do without"
-    assert not listed - found, "take off PRIVATE_NAMES what is used no longer"
+    assert not set(house.private_names()), "private names: export them, or do without"
 
 
 CHECKOUT = {

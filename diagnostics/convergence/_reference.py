@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
-from sgmcmc.diagnostics._draws import Draws, read
+from sgmcmc.diagnostics._draws import Draws, RunLike, read
 from sgmcmc.diagnostics._tables import Tabular, frame, number, worst
 from sgmcmc.diagnostics.convergence import _rows as rows
 from sgmcmc.diagnostics.convergence._statistics import statistics
@@ -38,18 +39,20 @@ class ReferenceComparison(Tabular):
             s/s_ref, with mean_error_mcse and sd_ratio_mcse, their Monte Carlo standard errors;
             r_hat of the run, without which an MCSE means little. Not rounded.
         notes: dropped chains, variables of the run without a reference.
-        num_chains, num_draws: of the run.
+        num_chains, num_samples: of the run.
     """
 
     table: pandas.DataFrame
     notes: tuple[str, ...]
     num_chains: int
-    num_draws: int
+    num_samples: int
 
     @property
     def worst(self) -> dict[str, tuple[str, float]]:
-        """Column -> (row, value) furthest from 0 (mean_error), from 1 (sd_ratio, on the log
-        scale) or largest (both MCSEs); a NaN is worse than any number.
+        """{column: (row, value)} of each column's worst row.
+
+        That is the furthest from 0 (mean_error), from 1 (sd_ratio, on the log scale), or the
+        largest (both MCSEs); a NaN is worse than any number.
         """
         with np.errstate(divide="ignore"):
             distance = {
@@ -86,7 +89,7 @@ class ReferenceComparison(Tabular):
         return self.table.to_dict("index")
 
     def _title(self) -> str:
-        return f"{self.num_chains} chains × {self.num_draws} draws against a reference"
+        return f"{self.num_chains} chains × {self.num_samples} draws against a reference"
 
     def _columns(self) -> list[str]:
         return ["mean_error", "mean_error_mcse", "sd_ratio", "sd_ratio_mcse", "r_hat"]
@@ -100,9 +103,9 @@ class ReferenceComparison(Tabular):
 
 
 def compare_to_reference(
-    run: Any,
-    draws: Mapping[str, Any],
-    transform: Callable[[PyTree], Mapping[str, Any]] | None = None,
+    run: RunLike,
+    draws: Mapping[str, ArrayLike],
+    transform: Callable[[PyTree], Mapping[str, ArrayLike]] | None = None,
 ) -> ReferenceComparison:
     """Means and standard deviations of a run beside those of reference draws.
 
@@ -147,11 +150,15 @@ def compare_to_reference(
     table = _table(*(np.concatenate(part, axis=1) for part in (ours, theirs)))
     unused = [name for name in values if name not in draws]
     notes = (f"not in the reference: {', '.join(unused)}",) if unused else ()
-    num_chains, num_draws = sampled.weights.shape
-    return ReferenceComparison(frame(table, names), (*sampled.notes, *notes), num_chains, num_draws)
+    num_chains, num_samples = sampled.weights.shape
+    return ReferenceComparison(
+        frame(table, names), (*sampled.notes, *notes), num_chains, num_samples
+    )
 
 
-def _values(draws: Draws, transform: Any) -> dict[str, np.ndarray]:
+def _values(
+    draws: Draws, transform: Callable[[PyTree], Mapping[str, ArrayLike]] | None
+) -> dict[str, np.ndarray]:
     """The run's values by name, [chain, draw, …]."""
     if transform is None:
         return rows.named(draws.values, "theta")
@@ -163,7 +170,7 @@ def _values(draws: Draws, transform: Any) -> dict[str, np.ndarray]:
     return rows.named(dict(transformed), "")
 
 
-def _reference(name: str, array: Any, values: Mapping[str, np.ndarray]) -> np.ndarray:
+def _reference(name: str, array: ArrayLike, values: Mapping[str, np.ndarray]) -> np.ndarray:
     """The reference's draws of `name`, checked, as [chain, draw, …]."""
     if name not in values:
         raise ValueError(f"draws: the run has no {name!r}; it has {', '.join(values)}")
@@ -196,6 +203,7 @@ def _moments(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def _table(ours: np.ndarray, theirs: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of `ReferenceComparison.table`, from (5, rows) of `_moments` of each side."""
     mean, sd, mean_se, sd_se, r_hat = ours
     mean_ref, sd_ref, mean_se_ref, sd_se_ref, _ = theirs
     ratio = sd / sd_ref

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
 from sgmcmc._tree import leading_axis
@@ -26,6 +27,7 @@ class Rows(NamedTuple):
 
 
 def join(parts: list[Rows]) -> Rows:
+    """All rows of `parts`, in their order, and all notes."""
     return Rows(
         tuple(name for part in parts for name in part.names),
         np.concatenate([part.values for part in parts], axis=2),
@@ -46,9 +48,9 @@ def parameters(draws: Draws, var_names: Iterable[str] | None, max_rows: int | No
 
 
 def functions(
-    draws: Draws, chosen: Mapping[str, Callable[[PyTree], Any]], max_rows: int | None
+    draws: Draws, chosen: Mapping[str, Callable[[PyTree], Array]], max_rows: int | None
 ) -> Rows:
-    """Every function of every draw."""
+    """The values of the functions `chosen` at every draw, scalar by scalar, ≤ `max_rows`."""
     each = Partial(_each, {n: trees.as_callable(f, f"functions[{n!r}]") for n, f in chosen.items()})
     outputs = all_draws(draws, each)
     leaves: dict[str, np.ndarray] = {}
@@ -58,9 +60,13 @@ def functions(
 
 
 def predictions(
-    draws: Draws, predict: Callable[..., Any], x: Any, y: Any, max_rows: int | None
+    draws: Draws,
+    predict: Callable[..., Array],
+    x: PyTree,
+    y: ArrayLike | None,
+    max_rows: int | None,
 ) -> Rows:
-    """Predictions at x: class probabilities (that of y where given), or means."""
+    """Predictions at x, ≤ `max_rows`: probabilities of classes (of y alone if given), or means."""
     x = jax.tree.map(np.asarray, x)
     m = leading_axis(x)
     if y is not None:
@@ -90,7 +96,7 @@ def predictions(
     return Rows(names, values, notes)
 
 
-def _prediction(predict: Any, params: PyTree, x: Any, y: Array | None) -> Array:
+def _prediction(predict: Callable[..., Array], params: PyTree, x: PyTree, y: Array | None) -> Array:
     out = predict(params, x)
     if isinstance(out, (tuple, list)):
         return out[0]
@@ -102,11 +108,11 @@ def _prediction(predict: Any, params: PyTree, x: Any, y: Array | None) -> Array:
     return jnp.take_along_axis(probabilities, y[:, None], axis=-1)[:, 0]
 
 
-def _each(chosen: Mapping[str, Any], params: PyTree) -> dict[str, Any]:
+def _each(chosen: Mapping[str, Callable[[PyTree], Array]], params: PyTree) -> dict[str, Array]:
     return {name: function(params) for name, function in chosen.items()}
 
 
-def all_draws(draws: Draws, function: Callable[..., Any], *args: Any) -> PyTree:
+def all_draws(draws: Draws, function: Callable[..., PyTree], *args: PyTree) -> PyTree:
     """`function` of every draw: [chain, draw, …]."""
     shape = draws.weights.shape
     flat = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), draws.values)
@@ -131,6 +137,7 @@ def entries(leaves: Mapping[str, np.ndarray]) -> Rows:
 
 
 def _select(leaves: Mapping[str, np.ndarray], what: str, max_rows: int | None) -> Rows:
+    """Scalars of arrays [chain, draw, …], ≤ `max_rows` of them; a note names them as `what`."""
     sizes = {name: int(np.prod(v.shape[2:])) for name, v in leaves.items()}
     total = sum(sizes.values())
     chosen = np.arange(total)

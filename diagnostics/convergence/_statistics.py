@@ -14,15 +14,14 @@ Rank-normalised R̂, bulk and tail ESS: Vehtari et al. (2021), doi:10.1214/20-BA
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from jax.typing import ArrayLike
 from scipy.special import ndtri
 
 TAILS = (0.05, 0.95)
 
 
-def statistics(values: Any, weights: Any = None) -> dict[str, np.ndarray]:
+def statistics(values: ArrayLike, weights: ArrayLike | None = None) -> dict[str, np.ndarray]:
     """Statistics of R scalar quantities.
 
     Args:
@@ -92,7 +91,8 @@ def _broadcast(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     return weights.reshape(weights.shape + (1,) * (values.ndim - 2))
 
 
-def _weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
+def _weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted (mean, sd) over all chains."""
     w = _broadcast(weights, values)
     total = weights.sum()
     mean = (w * values).sum(axis=(0, 1)) / total
@@ -102,6 +102,7 @@ def _weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[Any, Any
 
 
 def _centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """z = w (f − f̄_w)/w̄, whose plain mean has the error of f̄_w."""
     w = _broadcast(weights / weights.mean(), values)
     return w * (values - (w * values).mean(axis=(0, 1)))
 
@@ -145,6 +146,7 @@ def _weighted_quantile(flat: np.ndarray, w: np.ndarray, probability: float) -> n
 
 
 def _below(values: np.ndarray, weights: np.ndarray, probability: float) -> np.ndarray:
+    """z of the indicators f ≤ q, q the weighted quantile of `probability`."""
     flat, w = values.reshape(weights.size, -1), weights.reshape(-1)
     quantile = _weighted_quantile(flat, w, probability).reshape(values.shape[2:])
     return _centred((values <= quantile).astype(np.float64), weights)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jax.typing import ArrayLike
 
-from sgmcmc.diagnostics._draws import Draws, read
+from sgmcmc.diagnostics._draws import Draws, RunLike, read
 from sgmcmc.diagnostics._tables import Tabular, frame, number, worst
 from sgmcmc.diagnostics.convergence import _rows as rows
 from sgmcmc.diagnostics.convergence._statistics import kish_efficiency, statistics
-from sgmcmc.types import PyTree
+from sgmcmc.types import Array, PyTree
 
 if TYPE_CHECKING:
     import pandas
@@ -29,16 +30,16 @@ class Summary(Tabular):
             ess_per_gradient (bulk ESS over seconds of sampling, and over gradient evaluations
             of all chains, burn-in included). Not rounded.
         notes: dropped chains, rows left out, unequal weights, quantities without an R̂.
-        num_chains, num_draws: what the figures rest on.
+        num_chains, num_samples: what the figures rest on.
     """
 
     table: pandas.DataFrame
     notes: tuple[str, ...]
     num_chains: int
-    num_draws: int
+    num_samples: int
 
     def _title(self) -> str:
-        return f"Summary of {self.num_chains} chains × {self.num_draws} draws"
+        return f"Summary of {self.num_chains} chains × {self.num_samples} draws"
 
     def _lines(self) -> list[str]:
         lines = []
@@ -55,13 +56,13 @@ class Summary(Tabular):
 
 
 def summary(
-    run: Any,
+    run: RunLike,
     var_names: Iterable[str] | None = None,
     *,
-    functions: Mapping[str, Callable[[PyTree], Any]] | None = None,
-    predict: Callable[[PyTree, Any], Any] | None = None,
-    x: Any = None,
-    y: Any = None,
+    functions: Mapping[str, Callable[[PyTree], Array]] | None = None,
+    predict: Callable[[PyTree, PyTree], Array] | None = None,
+    x: PyTree = None,
+    y: ArrayLike | None = None,
     max_rows: int | None = 1000,
 ) -> Summary:
     """Mean, sd, ESS, R̂ and MCSE of parameters, of functions of them, and of predictions.
@@ -112,12 +113,12 @@ def summary(
         table["ess_per_second"] = table["ess_bulk"] / draws.wall_time
     if draws.gradient_evaluations:
         table["ess_per_gradient"] = table["ess_bulk"] / draws.gradient_evaluations
-    num_chains, num_draws = draws.weights.shape
+    num_chains, num_samples = draws.weights.shape
     return Summary(
         frame(table, listed.names),
         (*draws.notes, *listed.notes, *_weight_notes(draws), *_value_notes(listed.values)),
         num_chains,
-        num_draws,
+        num_samples,
     )
 
 

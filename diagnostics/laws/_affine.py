@@ -32,7 +32,7 @@ class Affine(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of the records: mean, covariance. `spectral_radius`: of second moments, a step."""
+    """Mean (d,) and covariance (d, d) of the records; growth of second moments, a step."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -88,11 +88,15 @@ def stationary_moments(maps: Sequence[Affine], epochs: Sequence[Sequence[int]]) 
 
 
 def sweeps(stream: str, num_batches: int) -> list[tuple[int, ...]]:
-    """The equally likely epochs of a batch stream over K batches, as indices of batches.
+    """The equally likely epochs of a batch stream over K batches, for `stationary_law(epochs=…)`.
 
     Args:
         stream: "with_replacement", "reshuffled", "symmetric" or "cyclic".
         num_batches: K ≥ 1; at most 6 where all K! orders are listed.
+
+    Returns:
+        Tuples of indices 0 … K−1, all of one length: 1 ("with_replacement"), K, or 2K
+        ("symmetric").
 
     Raises:
         ValueError: no stream has that name, or K is out of range.
@@ -143,7 +147,7 @@ def _through(a: np.ndarray, covariance: np.ndarray, b: np.ndarray) -> np.ndarray
 
 
 def _product(matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """All of them, the first applied first."""
+    """The product of the matrices, the first applied first."""
     result = matrices[0]
     for matrix in matrices[1:]:
         result = matrix @ result

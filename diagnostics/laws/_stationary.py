@@ -4,8 +4,8 @@ With a gradient linear in θ, one step is affine in the state z and in its stand
 
     z' = A_i z + B_i ξ + c_i,        recorded: w = C_i z + D_i ξ + e_i,
 
-i the step's minibatch. Here the maps are read off `kernel.drive`; `affine_chains` makes of
-them the law, for batches drawn anew every step and for epochs of them alike.
+i the step's minibatch. Here the maps are read off `kernel.drive`; `_affine` makes the law of
+them, for batches drawn anew every step and for epochs of batches alike.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -59,7 +59,7 @@ class StationaryLaw(NamedTuple):
 def stationary_law(
     kernel: AbstractKernel,
     position: PyTree,
-    batches: Sequence[Any] | None = None,
+    batches: Sequence[PyTree] | None = None,
     *,
     data: PyTree = None,
     epochs: Sequence[Sequence[int]] | None = None,
@@ -80,6 +80,9 @@ def stationary_law(
             with a leading axis L. None (default): a target without data.
         data: all data, for gradient estimators that begin with a pass over them, as
             `gradients.control_variate` does; default: those of the first batch.
+        epochs: equally likely sequences of indices into `batches`, all of one length, as
+            `diagnostics.sweeps` lists them for the library's streams; the law is then averaged
+            over the steps of an epoch. Default: every step draws one of `batches` anew.
 
     Returns:
         A `StationaryLaw`. Its `covariance` is that of the target where the kernel is exact.
@@ -144,7 +147,7 @@ def _check_epochs(epochs: Sequence[Sequence[int]], num_batches: int) -> None:
         )
 
 
-def _affine(kernel: Any, state: State, batch: Any) -> Affine:
+def _affine(kernel: AbstractKernel, state: State, batch: PyTree) -> Affine:
     """The step's affine map, checked at other points and at a later step."""
     flat, _ = ravel_pytree(_moving(state))
     size, normals = len(flat), trees.size(_normals(kernel, state))
@@ -175,14 +178,18 @@ def _affine(kernel: Any, state: State, batch: Any) -> Affine:
 
 
 @eqx.filter_jit
-def _linearise(kernel: Any, state: State, batch: Any, point: Array) -> tuple[Array, Array, PyTree]:
-    """At `point` = (state, normals): the outputs, their Jacobian, and what should stay put."""
+def _linearise(
+    kernel: AbstractKernel, state: State, batch: PyTree, point: Array
+) -> tuple[Array, Array, PyTree]:
+    """At `point` = (state, normals): outputs, their Jacobian, and the parts' next memories."""
     outputs = Partial(_outputs, kernel, state, batch)
     jacobian, (value, held) = jax.jacfwd(outputs, has_aux=True)(point)
     return value, jacobian, held
 
 
-def _outputs(kernel: Any, state: State, batch: Any, point: Array) -> tuple[Array, PyTree]:
+def _outputs(
+    kernel: AbstractKernel, state: State, batch: PyTree, point: Array
+) -> tuple[Array, PyTree]:
     """The next state's numbers, then those that are recorded: position, and momentum if any."""
     flat, unravel = ravel_pytree(_moving(state))
     position, momentum, extra = unravel(point[: len(flat)])
@@ -196,11 +203,12 @@ def _outputs(kernel: Any, state: State, batch: Any, point: Array) -> tuple[Array
 
 
 def _moving(state: State) -> tuple[PyTree, PyTree, PyTree]:
+    """The parts of a state that a step on a Gaussian target maps affinely."""
     return state.position, state.momentum, state.extra
 
 
-def _template(kernel: Any, position: PyTree, batch: Any, data: PyTree) -> State:
-    """A first state, of floats: what a word carries as random bits is replaced by normals."""
+def _template(kernel: AbstractKernel, position: PyTree, batch: PyTree, data: PyTree) -> State:
+    """A first state whose leaves are all floats; random words in `extra` become normals."""
     if data is None and batch is not None:
         data = batch.data if isinstance(batch, Batch | Blocks) else batch
     state = kernel.init(position, jax.random.key(0), data)
@@ -244,13 +252,13 @@ def _require_normal_draws(kernel: AbstractKernel, state: State) -> None:
 def _widen(tree: PyTree) -> PyTree:
     """All floating arrays in float64."""
 
-    def widen(leaf: Any) -> Any:
+    def widen(leaf: PyTree) -> PyTree:
         return jnp.asarray(leaf, jnp.float64) if eqx.is_inexact_array_like(leaf) else leaf
 
     return jax.tree.map(widen, tree)
 
 
-def _double_precision() -> contextlib.AbstractContextManager[Any]:
+def _double_precision() -> contextlib.AbstractContextManager[object]:
     """`jax.enable_x64(True)`, which older versions keep among the experiments."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)

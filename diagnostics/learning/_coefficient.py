@@ -13,7 +13,6 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,6 +28,7 @@ from sgmcmc._tree import leading_axis
 from sgmcmc.diagnostics.convergence._statistics import statistics
 from sgmcmc.diagnostics.learning._record import LearningCoefficient, complaints
 from sgmcmc.kernels import _base as base
+from sgmcmc.kernels._base import AbstractKernel
 from sgmcmc.kernels._euler import sgld
 from sgmcmc.sampling._run import Run
 from sgmcmc.sampling._sample import sample
@@ -44,12 +44,12 @@ def learning_coefficient(
     batch_size: int | None = None,
     num_chains: int = 16,
     num_steps: int = 2_000,
-    localization: float,
+    precision: float,
     inverse_temperature: float | None = None,
     step_size: float | None = None,
     num_burnin: int | None = None,
     thinning: int | None = None,
-    kernel: Callable[..., Any] = sgld,
+    kernel: Callable[..., AbstractKernel] = sgld,
     evaluation_data: PyTree = None,
     chain_method: str = "auto",
     progress: bool = False,
@@ -66,7 +66,7 @@ def learning_coefficient(
             about h nβ² Var(∇ℓ)/batch_size: check with twice the batch.
         num_chains: ≥ 2; the error is that between chains.
         num_steps: of each chain, after the burn-in.
-        localization: ρ > 0, in 1/units², the precision of the pull to w*. It multiplies the
+        precision: ρ > 0, in 1/units², the precision of the pull to w*. It multiplies the
             squared distance alone, not by nβ. Large values pull λ̂ down, small ones let
             chains escape.
         inverse_temperature: β > 0; default 1/log n, with n the size of the *data*, not of a
@@ -92,7 +92,7 @@ def learning_coefficient(
             along the chains; chains were lost, or are far from the others.
     """
     found = measure(
-        key, posterior, params, data, batch_size, num_chains, num_steps, localization,
+        key, posterior, params, data, batch_size, num_chains, num_steps, precision,
         inverse_temperature, step_size, num_burnin, thinning, kernel, evaluation_data,
         chain_method, progress,
     )  # fmt: skip
@@ -109,19 +109,19 @@ def measure(
     batch_size: int | None = None,
     num_chains: int = 16,
     num_steps: int = 2_000,
-    localization: float = 1.0,
+    precision: float = 1.0,
     inverse_temperature: float | None = None,
     step_size: float | None = None,
     num_burnin: int | None = None,
     thinning: int | None = None,
-    kernel: Callable[..., Any] = sgld,
+    kernel: Callable[..., AbstractKernel] = sgld,
     evaluation_data: PyTree = None,
     chain_method: str = "auto",
     progress: bool = False,
 ) -> LearningCoefficient:
-    """`learning_coefficient`, whose warnings are in the record alone."""
+    """`learning_coefficient`, which puts its warnings into the record and issues none."""
     key = checks.typed_key(key)
-    _check(posterior, num_chains, num_steps, localization, inverse_temperature, data)
+    _check(posterior, num_chains, num_steps, precision, inverse_temperature, data)
     n = posterior.data_size
     assert n is not None
     beta = 1 / math.log(n) if inverse_temperature is None else float(inverse_temperature)
@@ -139,12 +139,12 @@ def measure(
     # The types do not know that it is there: `_check` has refused a posterior without one.
     judge = Posterior(posterior.log_likelihood, _flat, data_size=leading_axis(seen))
     sampled = Posterior(posterior.log_likelihood, _flat, data_size=n, likelihood_power=beta)
-    sampler = kernel(sampled.localized(params, localization), step_size)
+    sampler = kernel(sampled.localized(params, precision), step_size)
     _check_temperature(sampler)
     loss, norm, fall = (
         # Arrays, so that other numbers are not compiled anew.
         float(x)
-        for x in _at_start(judge, params, seen, jnp.asarray(nbeta), jnp.asarray(localization))
+        for x in _at_start(judge, params, seen, jnp.asarray(nbeta), jnp.asarray(precision))
     )
     run = sample(
         key, sampler, params, data,
@@ -153,12 +153,12 @@ def measure(
         collect=Partial(_seen, judge, seen, params), on_nonfinite="stop_chain",
         chain_method=chain_method, progress=progress,
     )  # fmt: skip
-    found = _result(run, nbeta, beta, float(localization), loss, norm, fall)
+    found = _result(run, nbeta, beta, float(precision), loss, norm, fall)
     return dataclasses.replace(found, warnings=complaints(found))
 
 
 def _result(
-    run: Run, nbeta: float, beta: float, localization: float, loss: float, norm: float, fall: float
+    run: Run, nbeta: float, beta: float, precision: float, loss: float, norm: float, fall: float
 ) -> LearningCoefficient:
     trace = nbeta * (np.asarray(run.draws["loss"], np.float64) - loss)
     kept = np.asarray(np.isfinite(trace).all(axis=1))
@@ -189,7 +189,7 @@ def _result(
         fall=fall,
         nbeta=nbeta,
         inverse_temperature=beta,
-        localization=localization,
+        precision=precision,
         step_size=config_step if isinstance(config_step, float) else None,
         run=run,
     )
@@ -203,7 +203,7 @@ def _means(trace: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _seen(judge: Posterior, data: PyTree, center: PyTree, position: PyTree) -> dict[str, Array]:
-    """What is kept of a draw."""
+    """A draw's loss L_n(w), () nats per example, and its ‖w − w*‖², ()."""
     away = jax.tree.map(jnp.subtract, position, center)
     return {"loss": _loss(judge, position, data), "square": trees.dot(away, away)}
 
@@ -215,18 +215,19 @@ def _loss(judge: Posterior, params: PyTree, data: PyTree) -> Array:
 
 
 def _flat(params: PyTree) -> Array:
+    """A flat log prior: log p = 0."""
     return jnp.zeros(())
 
 
 @eqx.filter_jit
 def _at_start(
-    judge: Posterior, params: PyTree, data: PyTree, nbeta: Array, localization: Array
+    judge: Posterior, params: PyTree, data: PyTree, nbeta: Array, precision: Array
 ) -> tuple[Array, Array, Array]:
     """L_n(w*), the norm of g = ∇nβL_n there, and how far U falls along g: ‖g‖⁴/(2 gᵀ(H + ρ)g)."""
     tempered = lambda w: nbeta * _loss(judge, w, data)  # noqa: E731
     gradient, curved = jax.jvp(jax.grad(tempered), (params,), (jax.grad(tempered)(params),))
     square = trees.dot(gradient, gradient)
-    bend = jnp.abs(trees.dot(gradient, curved) + localization * square)
+    bend = jnp.abs(trees.dot(gradient, curved) + precision * square)
     # Divided in two steps: a square of a square underflows in single precision.
     fall = jnp.where(square > 0, square * (square / jnp.where(bend > 0, bend, 1.0)) / 2, 0.0)
     fall = jnp.where((square > 0) & (bend == 0), jnp.inf, fall)
@@ -234,7 +235,12 @@ def _at_start(
 
 
 def _check(
-    posterior: Any, num_chains: Any, num_steps: Any, localization: Any, beta: Any, data: PyTree
+    posterior: object,
+    num_chains: object,
+    num_steps: object,
+    precision: float | Array,
+    beta: float | Array | None,
+    data: PyTree,
 ) -> None:
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
@@ -246,11 +252,11 @@ def _check(
     if posterior.precision is not None or float(posterior.likelihood_power) != 1:
         raise ValueError(
             "posterior: it is localised or has a likelihood_power other than 1; pass it plain, "
-            "with localization= and inverse_temperature= here"
+            "with precision= and inverse_temperature= here"
         )
     checks.count(num_chains, "num_chains", least=2)
     checks.count(num_steps, "num_steps", least=4)
-    check_range(localization, "localization", above_zero=True)
+    check_range(precision, "precision", above_zero=True)
     if beta is not None:
         check_range(beta, "inverse_temperature", above_zero=True)
     elif posterior.data_size is not None and posterior.data_size < 3:
@@ -259,7 +265,7 @@ def _check(
         )
 
 
-def _check_temperature(sampler: Any) -> None:
+def _check_temperature(sampler: AbstractKernel) -> None:
     base.require_kernel(sampler)
     value = sampler.numbers().get("temperature", 1.0)
     if value != 1:

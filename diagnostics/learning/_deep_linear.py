@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sgmcmc._checks import count
 
@@ -61,7 +61,7 @@ def deep_linear_coefficient(widths: Sequence[int], rank: int) -> Exact:
     return Exact(float(value), a * (layers - a) + 1)
 
 
-def _prefixes(ordered: list[int]) -> Any:
+def _prefixes(ordered: list[int]) -> Iterator[list[int]]:
     """The smallest two, three, … of them."""
     return (ordered[:size] for size in range(2, len(ordered) + 1))
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -37,7 +41,7 @@ class LearningCoefficient:
         loss: L_n(w*), in nats per example.
         gradient_norm: Euclidean norm of the gradient of nβL_n at w*.
         fall: nats by which nβL_n + the pull falls along that gradient, to second order.
-        nbeta, inverse_temperature, localization, step_size: what was used; `step_size` is
+        nbeta, inverse_temperature, precision, step_size: what was used; `step_size` is
             None where the kernel's own varies.
         warnings: what was warned of, in words.
         run: the `Run`, whose draws are losses and squared distances.
@@ -57,12 +61,12 @@ class LearningCoefficient:
     fall: float
     nbeta: float
     inverse_temperature: float
-    localization: float
+    precision: float
     step_size: float | None
     run: Run
     warnings: tuple[str, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """The running mean of each chain's trace, and λ̂. Returns the matplotlib axes."""
         ax = new_axes(ax)
         length = np.arange(1, self.trace.shape[1] + 1)
@@ -73,7 +77,7 @@ class LearningCoefficient:
         ax.legend()
         return ax
 
-    def plot_trace(self, ax: Any = None) -> Any:
+    def plot_trace(self, ax: Axes | None = None) -> Axes:
         """nβ (L_n(w_t) − L_n(w*)) of every chain, draw by draw. Returns the matplotlib axes."""
         ax = new_axes(ax)
         ax.plot(self.trace.T, lw=0.4, alpha=0.5)
@@ -88,7 +92,7 @@ class LearningCoefficient:
             f"LearningCoefficient {self.estimate:.4g} ± {self.standard_error:.2g} "
             f"({np.isfinite(self.per_chain).sum()} of {len(self.per_chain)} chains, "
             f"R̂ {self.r_hat:.3f}, drift {self.drift:.2g} ± {self.drift_error:.2g})\n"
-            f"  nβ {self.nbeta:.4g}, localization {self.localization:.3g}, step {step}, "
+            f"  nβ {self.nbeta:.4g}, precision {self.precision:.3g}, step {step}, "
             f"loss {self.loss:.4g}, {self.share_below:.1%} of draws below it"
         )
 
@@ -125,7 +129,7 @@ def complaints(found: LearningCoefficient) -> tuple[str, ...]:
     if drifts(found):
         said.append(
             f"the second half of the draws gives {found.drift:.3g} ± {found.drift_error:.2g} more "
-            "than the first: a longer num_burnin, or a larger localization if chains escape"
+            "than the first: a longer num_burnin, or a larger precision if chains escape"
         )
     return tuple(said)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import dataclasses
 import itertools
 import math
@@ -30,9 +35,9 @@ if TYPE_CHECKING:
     import pandas
 
 # What changes in turn, what its failure is called, and the direction in which its bias falls.
-AXES = ("step_size", "localization", "inverse_temperature", "batch_size")
+AXES = ("step_size", "precision", "inverse_temperature", "batch_size")
 
-FAILURES = ("step", "localization", "temperature", "batch")
+FAILURES = ("step", "precision", "temperature", "batch")
 
 BIAS_FALLS = (-1, -1, 1, 1)
 
@@ -54,7 +59,7 @@ class LearningSweep(Tabular):
     - "lost": chains were lost, or are far from the others: the step is unstable.
     - "minimum": λ̂ < 0, more than 5% of the draws below L_n(w*), or a gradient: w* is none.
     - "escape": λ̂ rises along the chains. "unsettled": it falls, or split R̂ is above 1.1.
-    - "step", "localization", "temperature", "batch": λ̂ changes along that axis by more than 5%
+    - "step", "precision", "temperature", "batch": λ̂ changes along that axis by more than 5%
       (2% for half the step, the bias taken as linear) and by more than 3 errors. Of several, the
       one whose change is the largest, beside what is allowed.
     - "error": the standard error is above 2.5% of λ̂.
@@ -66,14 +71,14 @@ class LearningSweep(Tabular):
     other side. An axis of one value is not looked at.
 
     Attributes:
-        table: `pandas.DataFrame`, a row a cell, its index the cell's step_size, localization,
+        table: `pandas.DataFrame`, a row a cell, its index the cell's step_size, precision,
             inverse_temperature and batch_size ("all" where that is None), ascending. Its
             columns: estimate, standard_error, r_hat, drift, share_below (NaN where a cell has
             none); verdict, one of the words above; change_step_size and so on, changes along
             each axis over what is allowed (NaN: not looked at). Not rounded.
         axes: {argument: its values, ascending}.
         cells: each cell's `LearningCoefficient`, or None:
-            [step, localization, temperature, batch].
+            [step, precision, temperature, batch].
     """
 
     table: pandas.DataFrame
@@ -81,12 +86,12 @@ class LearningSweep(Tabular):
     cells: np.ndarray
 
     def grid(self, column: str) -> np.ndarray:
-        """A column of the table as [step, localization, temperature, batch]."""
+        """A column of the table as [step, precision, temperature, batch]."""
         return self.table[column].to_numpy().reshape(self.cells.shape)
 
     @property
     def stable(self) -> np.ndarray:
-        """Where the verdict is "stable": [step, localization, temperature, batch]."""
+        """Where the verdict is "stable": [step, precision, temperature, batch]."""
         return self.grid("verdict") == "stable"
 
     @property
@@ -98,8 +103,10 @@ class LearningSweep(Tabular):
         best: LearningCoefficient = self.cells[np.unravel_index(np.argmin(errors), errors.shape)]
         return best
 
-    def plot(self, ax: Any = None, *, inverse_temperature: int = -1, batch_size: int = -1) -> Any:
-        """λ̂ over step and localization, each cell with its error and its verdict.
+    def plot(
+        self, ax: Axes | None = None, *, inverse_temperature: int = -1, batch_size: int = -1
+    ) -> Axes:
+        """λ̂ over step and precision, each cell with its error and its verdict.
 
         `inverse_temperature` and `batch_size` are positions on their axes. Returns the
         matplotlib axes.
@@ -114,11 +121,13 @@ class LearningSweep(Tabular):
             text = f"{values[at]:.3g} ± {errors[at]:.1g}\n{verdicts[at]}"
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
             weight = "bold" if verdicts[at] == "stable" else "normal"
-            ax.text(*at[::-1], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box)
-        steps, pulls = self.axes["step_size"], self.axes["localization"]
+            ax.text(
+                at[1], at[0], text, ha="center", va="center", fontsize=7, weight=weight, bbox=box
+            )
+        steps, pulls = self.axes["step_size"], self.axes["precision"]
         ax.set_xticks(range(len(pulls)), [f"{x:.3g}" for x in pulls])
         ax.set_yticks(range(len(steps)), [f"{x:.3g}" for x in steps])
-        ax.set(xlabel="localization ρ", ylabel="step_size h")
+        ax.set(xlabel="precision ρ", ylabel="step_size h")
         return ax
 
     def _title(self) -> str:
@@ -156,10 +165,12 @@ def learning_sweep(
 
     Args:
         key, posterior, params, data: as in `learning_coefficient`.
-        step_sizes: values of h. Each half of the last shows Euler's bias best.
-        localizations: values of ρ.
-        inverse_temperatures: values of β; default 1/log n alone.
-        batch_sizes: the second twice the first shows minibatch noise; default all the data.
+        step_sizes: values of h > 0. A ladder of halves, (h, h/2, h/4), shows Euler's bias
+            best: it is proportional to h, and so halves from one cell to the next.
+        localizations: values of ρ > 0, in 1/units².
+        inverse_temperatures: values of β > 0; default 1/log n alone.
+        batch_sizes: examples a step, None: all the data (default). A size and its double show
+            minibatch noise, which heats chains in proportion to 1/batch size.
         options: what else `learning_coefficient` takes.
 
     Returns:
@@ -234,7 +245,7 @@ def judge_cells(axes: dict[str, tuple[Any, ...]], cells: np.ndarray) -> Learning
 
 
 def _own_failure(found: LearningCoefficient | None) -> str:
-    """What a cell shows without others; empty where nothing."""
+    """The verdict by the cell alone: "lost", "minimum", "escape", "unsettled"; else empty."""
     if found is None or not np.isfinite(found.per_chain).all() or chains_apart(found.per_chain):
         return "lost"
     below = found.share_below > LARGEST_SHARE_BELOW
@@ -256,6 +267,11 @@ def _beside(at: tuple[int, ...], axis: int, sound: np.ndarray) -> tuple[int, ...
 
 
 def _verdict(change: np.ndarray, looked_at: np.ndarray, error: float) -> str:
+    """A sound cell's verdict.
+
+    `change`: along each axis, over what is allowed; `looked_at`: axes of several values;
+    `error`: the standard error over λ̂.
+    """
     if np.nanmax(np.append(change, 0.0)) > 1:
         return FAILURES[int(np.nanargmax(change))]
     if error > LARGEST_ERROR:
@@ -264,6 +280,7 @@ def _verdict(change: np.ndarray, looked_at: np.ndarray, error: float) -> str:
 
 
 def _values(name: str, values: Any) -> tuple[Any, ...]:
+    """The values of the axis `name`, checked, different and ascending; None, all data, last."""
     plural = name + ("es" if name.endswith("x") else "s")
     if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
         raise TypeError(f"{plural}: got {type(values).__name__}; expected a sequence of numbers")

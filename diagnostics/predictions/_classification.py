@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from jax.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import entr
@@ -111,7 +117,9 @@ class Classification:
             np.bincount(bins, confidence, num_bins) / filled,
         )
 
-    def plot_reliability(self, ax: Any = None, *, num_bins: int = NUM_BINS, label: str = "") -> Any:
+    def plot_reliability(
+        self, ax: Axes | None = None, *, num_bins: int = NUM_BINS, label: str = ""
+    ) -> Axes:
         """Accuracy against confidence, bin by bin; on the diagonal where calibrated.
 
         Args:
@@ -150,7 +158,7 @@ class Classification:
         return self.y
 
 
-def classification_scores(probabilities: Any, y: Any = None) -> Classification:
+def classification_scores(probabilities: ArrayLike, y: ArrayLike | None = None) -> Classification:
     """Scores of given class probabilities: a MAP network's, an ensemble's mean, ….
 
     Args:
@@ -176,7 +184,7 @@ def classification_scores(probabilities: Any, y: Any = None) -> Classification:
     return Classification(logs, labels(y, *probabilities.shape))
 
 
-def labels(y: Any, m: int, k: int) -> np.ndarray | None:
+def labels(y: ArrayLike | None, m: int, k: int) -> np.ndarray | None:
     """`y` as (m,) integers in 0 … k−1, checked; None stays None."""
     if y is None:
         return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 
 class PredictiveDistance(NamedTuple):
@@ -35,7 +36,10 @@ class PredictiveDistance(NamedTuple):
 
 
 def predictive_distance(
-    values: Any, reference: Any, weights: Any = None, reference_weights: Any = None
+    values: ArrayLike,
+    reference: ArrayLike,
+    weights: ArrayLike | None = None,
+    reference_weights: ArrayLike | None = None,
 ) -> PredictiveDistance:
     """The distance of predictions from a reference's, both from several independent chains.
 
@@ -82,7 +86,9 @@ def predictive_distance(
     )
 
 
-def _moments(draws: Any, weights: Any, name: str, weights_name: str) -> np.ndarray:
+def _moments(
+    draws: ArrayLike, weights: ArrayLike | None, name: str, weights_name: str
+) -> np.ndarray:
     """Each chain's means of w f, w f² and w, [chain, 3, m]."""
     draws = np.asarray(draws, np.float64)
     if draws.ndim != 3 or draws.shape[0] < 2 or draws.shape[1] < 2 or not draws.shape[2]:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 from scipy.special import logsumexp
 
 from sgmcmc import _tree as trees
 from sgmcmc._tree import leading_axis
-from sgmcmc.diagnostics._draws import BLOCK_BYTES, evaluate, read
+from sgmcmc.diagnostics._draws import BLOCK_BYTES, RunLike, evaluate, read
 from sgmcmc.diagnostics.predictions._classification import Classification, labels
 from sgmcmc.diagnostics.predictions._regression import Regression, regression_scores
 from sgmcmc.types import Array, PyTree
 
 
 def predictive(
-    run: Any, predict: Callable[..., Any], x: Any, y: Any = None
+    run: RunLike, predict: Callable[..., PyTree], x: PyTree, y: ArrayLike | None = None
 ) -> Classification | Regression:
     """The posterior predictive p(y | x, data) = Σ_s w_s p(y | x, θ_s), and its scores.
 
@@ -66,7 +67,7 @@ def predictive(
     if isinstance(shapes, (tuple, list)):
         if len(shapes) != 2 or any(s.shape != (m,) for s in shapes):
             raise ValueError(f"predict: expected (mean, scale), each ({m},), got {shapes}")
-        score: Callable[..., Any] = _score_regression
+        score: Callable[..., PyTree] = _score_regression
         y = _responses(y, m)
     else:
         if len(shapes.shape) != 2 or shapes.shape[0] != m:
@@ -84,7 +85,12 @@ def predictive(
 
 
 def _score_classification(
-    predict: Any, values: PyTree, weights: np.ndarray, x: Any, y: Any, count: int
+    predict: Callable[..., PyTree],
+    values: PyTree,
+    weights: np.ndarray,
+    x: PyTree,
+    y: ArrayLike | None,
+    count: int,
 ) -> Classification:
     logs, entropy = evaluate(Partial(_log_probabilities, predict), values, x)
     logs, entropy = logs[:, :count], entropy[:, :count]
@@ -93,16 +99,23 @@ def _score_classification(
     # Rounding of the float32 sum must not make probabilities sum to anything but 1.
     mean = mean.astype(np.float64)
     mean -= logsumexp(mean, axis=1, keepdims=True)
-    return Classification(mean, y, weights @ entropy)
+    return Classification(mean, None if y is None else np.asarray(y), weights @ entropy)
 
 
-def _log_probabilities(predict: Any, params: PyTree, x: Any) -> tuple[Array, Array]:
+def _log_probabilities(
+    predict: Callable[..., PyTree], params: PyTree, x: PyTree
+) -> tuple[Array, Array]:
     logs = jax.nn.log_softmax(predict(params, x), axis=-1)
     return logs, -jnp.sum(jnp.exp(logs) * logs, axis=-1)
 
 
 def _score_regression(
-    predict: Any, values: PyTree, weights: np.ndarray, x: Any, y: Any, count: int
+    predict: Callable[..., PyTree],
+    values: PyTree,
+    weights: np.ndarray,
+    x: PyTree,
+    y: ArrayLike | None,
+    count: int,
 ) -> Regression:
     mean, scale = evaluate(predict, values, x)
     mean, scale = mean[:, :count], scale[:, :count]
@@ -110,7 +123,7 @@ def _score_regression(
     return regression_scores(mean, scale, y, weights)
 
 
-def _responses(y: Any, m: int) -> np.ndarray | None:
+def _responses(y: ArrayLike | None, m: int) -> np.ndarray | None:
     if y is None:
         return None
     y = np.asarray(y)
@@ -128,10 +141,13 @@ def _require_finite(*arrays: np.ndarray) -> None:
             )
 
 
-def _join(blocks: list[Any]) -> Any:
+_Scores = TypeVar("_Scores", Classification, Regression)
+
+
+def _join(blocks: list[_Scores]) -> _Scores:
     """One record out of those of consecutive points."""
     fields = [name for name in vars(blocks[0]) if name != "notes"]
-    joined = {
+    joined: dict[str, PyTree] = {
         name: None
         if getattr(blocks[0], name) is None
         else np.concatenate([getattr(block, name) for block in blocks])

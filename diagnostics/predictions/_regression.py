@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from jax.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, ndtr
@@ -62,7 +68,7 @@ class Regression:
         """Mean continuous ranked probability score ∫ (F(t) − 1{t ≥ y})² dt, in units of y."""
         return float(self._known(self.pointwise_crps).mean())
 
-    def coverage(self, levels: Any = LEVELS) -> np.ndarray:
+    def coverage(self, levels: ArrayLike = LEVELS) -> np.ndarray:
         """Share of responses inside the central predictive interval of each level in (0, 1)."""
         distance = np.abs(2 * self._known(self.pit) - 1)
         return (distance[:, None] <= np.asarray(levels)).mean(axis=0)
@@ -72,7 +78,7 @@ class Regression:
         """Mean of |coverage − level| over the central intervals of 5%, 10%, …, 95%."""
         return float(np.abs(self.coverage() - LEVELS).mean())
 
-    def plot_reliability(self, ax: Any = None, *, label: str = "") -> Any:
+    def plot_reliability(self, ax: Axes | None = None, *, label: str = "") -> Axes:
         """Coverage of central intervals against their level; on the diagonal where calibrated.
 
         Args:
@@ -108,7 +114,12 @@ class Regression:
         return values
 
 
-def regression_scores(mean: Any, scale: Any, y: Any = None, weights: Any = None) -> Regression:
+def regression_scores(
+    mean: ArrayLike,
+    scale: ArrayLike,
+    y: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> Regression:
     """Scores of Gaussians, or of mixtures of them over S draws.
 
     Args:

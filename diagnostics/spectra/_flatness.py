@@ -88,7 +88,7 @@ def flatness(
     data: PyTree = None,
     *,
     width: float,
-    num_draws: int = 200,
+    num_samples: int = 200,
     entropy: LocalEntropy | None = None,
     of: str | None = None,
     block_size: int = 1024,
@@ -100,7 +100,7 @@ def flatness(
         key: `jax.random.key(seed)`.
         posterior, params, data, of, block_size: as in `spectrum`.
         width: σ > 0 of the perturbation loss.
-        num_draws: of ξ, in pairs ±ξ: even, ≥ 4. Each costs one pass over `data`.
+        num_samples: of ξ, in pairs ±ξ: even, ≥ 4. Each costs one pass over `data`.
         entropy: `local.local_entropy(kernel, precision)`, whose value F(x; γ) is estimated too,
             with its own f (the kernel's potential, which needs all its data here). Honest in
             a few dimensions: watch its `effective_samples`.
@@ -114,9 +114,9 @@ def flatness(
     """
     key = checks.typed_key(key)
     check_range(width, "width", above_zero=True)
-    checks.count(num_draws, "num_draws", least=4)
-    if num_draws % 2:
-        raise ValueError(f"num_draws: got {num_draws}; expected an even number, for pairs ±ξ")
+    checks.count(num_samples, "num_samples", least=4)
+    if num_samples % 2:
+        raise ValueError(f"num_samples: got {num_samples}; expected an even number, for pairs ±ξ")
     if entropy is not None and not isinstance(entropy, LocalEntropy):
         raise TypeError(
             f"entropy: got {type(entropy).__name__}; expected sgmcmc.local.local_entropy(kernel, γ)"
@@ -126,7 +126,7 @@ def flatness(
         spectrum_key, posterior, params, data, of=of, block_size=block_size, **settings
     )
     function = curvature_of(posterior, params, data, "hessian", of, block_size)
-    loss, pairs = _rises(function, jnp.asarray(width, float), noise_key, int(num_draws) // 2)
+    loss, pairs = _rises(function, jnp.asarray(width, float), noise_key, int(num_samples) // 2)
     rises = np.asarray(pairs, np.float64)
     value = None if entropy is None else entropy.value(entropy_key, function.params, data)
     return Flatness(
@@ -140,7 +140,7 @@ def flatness(
 
 
 def compare_flatness(found: Mapping[str, Flatness]) -> FlatnessComparison:
-    """A table of several, one a row, and below it what such a comparison does not say.
+    """A table of networks, one a row, and the note that no number in it is scale-invariant.
 
     Args:
         found: records of `flatness` by name, with one width and one threshold, else no two

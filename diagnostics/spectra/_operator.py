@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from sgmcmc import _tree as trees
+from sgmcmc._curvature import hessian_product
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis, sum_over_blocks
 from sgmcmc.types import Array, PyTree
@@ -33,7 +33,7 @@ class Curvature(eqx.Module):
     block_size: int = eqx.field(static=True)
 
     def __call__(self, vector: PyTree) -> PyTree:
-        own = _hessian_product(self.posterior.prior_potential, self.params, vector)
+        own = hessian_product(jax.grad(self.posterior.prior_potential), self.params, vector)
         return own if self.data is None else trees.axpy(self.factor, self.total(vector), own)
 
     def total(self, vector: PyTree) -> PyTree:
@@ -65,7 +65,7 @@ class Curvature(eqx.Module):
         if self.kind == "gauss_newton":
             return gauss_newton_product(self.posterior, self.params, vector, block)
         energy = lambda p: jnp.sum(self.posterior.example_potentials(p, block))  # noqa: E731
-        return _hessian_product(energy, self.params, vector)
+        return hessian_product(jax.grad(energy), self.params, vector)
 
 
 def gauss_newton_product(
@@ -83,12 +83,12 @@ def gauss_newton_product(
 
     outputs, pull = jax.vjp(outputs_of, params)
     moved = jax.jvp(outputs_of, (params,), (vector,))[1]
-    return pull(_hessian_product(energy, outputs, moved))[0]
+    return pull(hessian_product(jax.grad(energy), outputs, moved))[0]
 
 
 def outputs_and_likelihood(
     posterior: Posterior, data: PyTree
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """(f, predict) of a log likelihood that is `Partial(f, predict)` on data (x, y).
 
     Raises:
@@ -108,7 +108,3 @@ def outputs_and_likelihood(
             f'data: got a {type(data).__name__}; "gauss_newton" expects the pair (x, y)'
         )
     return made.func, made.args[0]  # type: ignore[union-attr]
-
-
-def _hessian_product(function: Callable[[PyTree], Array], at: PyTree, vector: PyTree) -> PyTree:
-    return jax.jvp(jax.grad(function), (at,), (vector,))[1]

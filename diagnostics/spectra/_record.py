@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from jax.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -50,7 +56,7 @@ class Spectrum:
     num_probes: int
     curvature: str
 
-    def trace_of(self, function: Callable[[np.ndarray], Any]) -> tuple[float, float]:
+    def trace_of(self, function: Callable[[np.ndarray], ArrayLike]) -> tuple[float, float]:
         """(tr f(H), its standard error over the probes, NaN for one) by quadrature.
 
         Args:
@@ -78,7 +84,7 @@ class Spectrum:
         """σ of `density` where none is given: a hundredth of the range of the nodes."""
         return float(np.nanmax(self.nodes) - np.nanmin(self.nodes)) / 100 or 1e-6
 
-    def density(self, grid: Any, width: float | None = None) -> np.ndarray:
+    def density(self, grid: ArrayLike, width: float | None = None) -> np.ndarray:
         """The eigenvalues' density on `grid`, smoothed by a Gaussian of standard deviation `width`.
 
         Integrates to 1; times `num_parameters`, it counts eigenvalues.
@@ -90,12 +96,12 @@ class Spectrum:
         bumps = stats.norm.pdf(np.asarray(grid, np.float64)[..., None], nodes, width)
         return bumps @ weights
 
-    def distance(self, eigenvalues: Any) -> float:
-        """Wasserstein distance of order 1 to given eigenvalues, in their units."""
+    def distance(self, eigenvalues: ArrayLike) -> float:
+        """Wasserstein distance of order 1 to `eigenvalues` (n,), in their units."""
         nodes, weights = self._measure()
         return float(stats.wasserstein_distance(nodes, np.ravel(eigenvalues), weights))
 
-    def plot(self, ax: Any = None, width: float | None = None) -> Any:
+    def plot(self, ax: Axes | None = None, width: float | None = None) -> Axes:
         """The smoothed density on a logarithmic scale, the largest marked. Returns the axes."""
         ax = new_axes(ax)
         width = self.width if width is None else width
@@ -127,10 +133,12 @@ class Spectrum:
         )
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
+        """(nodes, weights) of all probes together; the weights sum to 1."""
         kept = ~np.isnan(self.nodes)
         return self.nodes[kept], self.weights[kept] / self.num_probes
 
     def _over_probes(self, values: np.ndarray) -> tuple[float, float]:
+        """(mean, its standard error) of one value a probe; the error of one probe is NaN."""
         count = len(values)
         error = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
         return float(values.mean()), float(error)

@@ -7,8 +7,6 @@ exactly for polynomials up to degree 2k − 1, and its mean over v is tr f(H) / 
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -215,7 +213,7 @@ def signs(key: Key, like: PyTree) -> PyTree:
 
 
 def curvature_of(
-    posterior: Any,
+    posterior: object,
     params: PyTree,
     data: PyTree = None,
     curvature: str = "hessian",

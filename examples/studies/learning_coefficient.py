@@ -97,7 +97,7 @@ def run_sgld(record: Callable[..., Any], small: bool) -> list[str]:
     def make(steps: int, share: float) -> dict[str, Any]:
         began = time.perf_counter()
         found = diagnostics.learning_coefficient(
-            jax.random.key(SEED), posterior, weights, data, batch_size=1, localization=1.0,
+            jax.random.key(SEED), posterior, weights, data, batch_size=1, precision=1.0,
             step_size=share * 0.01 / float(networks.NBETA), num_steps=steps, **options,
         )  # fmt: skip
         seconds = round(time.perf_counter() - began, 1)
@@ -238,9 +238,9 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     swept = rows["sweep 5-3-5 r1"]
     for i, h in enumerate(swept["axes"]["step_size"]):
         values = [math.nan if x[0][0] is None else x[0][0] for x in swept["estimate"][i]]
-        axes[1].plot(swept["axes"]["localization"], values, "o-", label=f"h = {h:g}")
+        axes[1].plot(swept["axes"]["precision"], values, "o-", label=f"h = {h:g}")
     axes[1].axhline(8, color="k", lw=0.8, label="λ")
-    axes[1].set(xscale="log", xlabel="localization ρ", ylabel="λ̂ of 5-3-5 r1, β = 1/log n")
+    axes[1].set(xscale="log", xlabel="precision ρ", ylabel="λ̂ of 5-3-5 r1, β = 1/log n")
     axes[1].legend()
     for seed in TRAININGS:
         sizes = [n for n in training.TEACHERS if f"teacher {n} seed {seed}" in rows]

@@ -99,7 +99,7 @@ def start(key):
 
 def run(kernel, data, seed: int, draws: int, thinning: int):
     key = jax.random.key(seed)
-    full = kernel.gradient.needs_full_batch
+    full = kernel.traits.batches == "all data"
     return sgmcmc.sample(
         key, kernel, start, data,
         batch_size=None if data is None or full else BATCH,

@@ -9,7 +9,8 @@ so that weighted averages are averages over physical time.
     cyclical(h, num_cycles, …)      h_k = (h/2) (cos(π r_k) + 1), r_k the place in the cycle
     adaptive(Δτ, …)                 ψ(ζ) Δτ, ζ the recent size of the gradient
 
-k counts all steps from 0, burn-in included.
+k counts all steps from 0, burn-in included. One of your own: `AbstractClock`, and
+`sgmcmc/clocks/README.md`.
 """
 
 from sgmcmc._schedule import Constant, Rate, Schedule, as_rate

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,21 +24,23 @@ import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Constant, Rate, as_rate
-from sgmcmc.clocks._base import AbstractClock, Clock, nominal, ticked
+from sgmcmc._schedule import Constant, Rate, ScalarOrSchedule, as_rate
+from sgmcmc.clocks._base import AbstractClock, Clock, StepSize, nominal, ticked
 from sgmcmc.types import Array, ClockState, PyTree
 
 FORMS = ("sum", "ratio")
 
-# What the authors' published code sets by default; see the page "Choosing a step size".
 _SHARED = {"alpha": 1.0, "power": 0.25, "exponent": 2.0}
-SAMADAMS_CODE: Mapping[str, Any] = MappingProxyType(
+
+SAMADAMS_CODE: Mapping[str, PyTree] = MappingProxyType(
     {**_SHARED, "shortest": 0.1, "longest": 10.0, "scale": 1.0, "form": "sum"}
 )
+"""Arguments of `adaptive` that SamAdams' published code (arXiv 2504.18911) sets by default."""
 
-SA_SGLD_CODE: Mapping[str, Any] = MappingProxyType(
+SA_SGLD_CODE: Mapping[str, PyTree] = MappingProxyType(
     {**_SHARED, "shortest": 1e-6, "longest": 1.0, "scale": 5e4, "form": "ratio"}
 )
+"""Arguments of `adaptive` that SA-SGLD's published code (arXiv 2511.11666) sets by default."""
 
 
 class AdaptiveClock(AbstractClock):
@@ -53,7 +54,7 @@ class AdaptiveClock(AbstractClock):
     exponent: Array
     scale: Array | None
     start: Array
-    monitor: Callable[[PyTree], Any] | None
+    monitor: Callable[[PyTree], PyTree] | None
     form: str = eqx.field(static=True)
     per_leaf: bool = eqx.field(static=True)
 
@@ -72,10 +73,10 @@ class AdaptiveClock(AbstractClock):
         return ClockState(jnp.zeros((), jnp.int32), memory)
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(Δτ, Δτ over the first, next state); the letter Z makes dt and weight of it."""
+        """(Δτ_k, Δτ_k/Δτ_0, next state); `pace` and `account` multiply both by ψ(ζ)."""
         return ticked(self.step_size, state)
 
-    def pace(self, memory: PyTree, dt: Array) -> Any:
+    def pace(self, memory: PyTree, dt: Array) -> PyTree:
         """ψ(ζ) Δτ, for each leaf where each has its own clock."""
         if not self.per_leaf:
             return self.factor(memory) * dt
@@ -144,7 +145,7 @@ class AdaptiveClock(AbstractClock):
 
 
 def adaptive(
-    step_size: Any,
+    step_size: ScalarOrSchedule | None,
     *,
     alpha: float | Array = 1.0,
     shortest: float | Array = 0.1,
@@ -152,7 +153,7 @@ def adaptive(
     power: float | Array = 0.25,
     exponent: float | Array = 2.0,
     scale: float | Array | None = None,
-    monitor: Callable[[PyTree], Any] | None = None,
+    monitor: Callable[[PyTree], PyTree] | None = None,
     form: str = "sum",
     start: float | Array | None = None,
     per_leaf: bool = False,
@@ -223,8 +224,9 @@ def adaptive(
 
 
 class Untuned(AbstractClock):
-    """No step yet, `step_size=None`. `template`: the adaptive clock whose Δτ is to be chosen;
-    None: a plain clock.
+    """The clock of `step_size=None`: no step is chosen yet.
+
+    `template`: the adaptive clock whose Δτ is to be chosen; None: a plain clock.
     """
 
     template: AdaptiveClock | None = None
@@ -256,7 +258,7 @@ class Untuned(AbstractClock):
             self.template.check(position)
 
     def check_run(self, num_burnin: int, num_samples: int, thinning: int) -> None:
-        """There is nothing to check yet."""
+        """Nothing: the clock that tuning puts in this one's place is checked."""
 
     def at(self, step_size: float) -> AbstractClock:
         """The clock with the step (Δτ) that was chosen."""
@@ -266,7 +268,7 @@ class Untuned(AbstractClock):
         return eqx.tree_at(lambda c: c.step_size, self.template, chosen)
 
 
-def as_adaptive(step_size: Any) -> AbstractClock:
+def as_adaptive(step_size: StepSize) -> AbstractClock:
     """An adaptive clock from one, or `adaptive` with its defaults from a number, schedule or None.
 
     Raises:

@@ -1,20 +1,24 @@
 """The contract of a clock, and the plain one: a step size, constant or a schedule."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
 from equinox import AbstractVar
 
-from sgmcmc._schedule import Constant, Rate, Schedule, check_steps
+from sgmcmc._schedule import Constant, Rate, ScalarOrSchedule, Schedule, check_steps
 from sgmcmc.types import Array, ClockState, PyTree
 
 
 class AbstractClock(eqx.Module):
     """The pace of time: each step's dt, and each draw's weight. `tick` alone must be given.
 
-    See `sgmcmc/clocks/README.md` for how to add one.
+    `sgmcmc/clocks/README.md` adds one in ten lines. A clock whose dt follows the gradient is
+    `adaptive`, and gives `init`, `pace`, `flow` and `account` too.
+
+    Attributes:
+        step_size: the nominal step, which `repr(kernel)` shows and `check_run` checks.
     """
 
     if TYPE_CHECKING:  # declared fields or properties, which mypy takes for fields alone
@@ -27,7 +31,11 @@ class AbstractClock(eqx.Module):
 
     @abstractmethod
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
-        """(dt, weight, next state) of the step that begins now."""
+        """(dt, weight, next state) of the step that begins now.
+
+        dt () > 0, in units of `step_size`; weight () ≥ 0 of the draw that the step records,
+        physical time over the nominal step; the next state with `count` one higher.
+        """
 
     @property
     def adaptive(self) -> bool:
@@ -48,16 +56,25 @@ class AbstractClock(eqx.Module):
         """The first state: no step made, and what an adaptive clock remembers."""
         return ClockState(jnp.zeros((), jnp.int32))
 
-    def pace(self, memory: PyTree, dt: Array) -> Array:
-        """The dt of the sub-steps that begin with `memory`, out of the nominal `dt`."""
+    def pace(self, memory: PyTree, dt: Array) -> PyTree:
+        """The dt of the sub-steps that begin with `memory`, out of the nominal `dt`: ().
+
+        Where the clock `splits_leaves`, a pytree of these, like the parameters.
+        """
         return dt
 
     def flow(self, memory: PyTree, gradient: PyTree, t: Array) -> PyTree:
-        """The memory of an adaptive clock after t, at a gradient that stands still."""
+        """The memory of an adaptive clock after t, () in its own time, at a fixed `gradient`."""
         return memory
 
     def account(self, before: ClockState, memory: PyTree, overdamped: bool) -> tuple[Array, Array]:
-        """(the step's time, the draw's weight) of a step that left `memory` where it records."""
+        """(the step's physical time (), the draw's weight ()).
+
+        Args:
+            before: the state in which the step began.
+            memory: that at the record, after the step's letters.
+            overdamped: the draw is the position that the step is about to leave.
+        """
         dt, weight, _ = self.tick(before)
         return dt, weight
 
@@ -68,6 +85,10 @@ class AbstractClock(eqx.Module):
         """Raise a ValueError unless the step stays finite and above 0 over a whole run."""
         if isinstance(self.step_size, Schedule):
             check_steps(self.step_size, num_burnin + num_samples * thinning)
+
+
+# What users hand in for a step size; None: it is to be chosen.
+StepSize: TypeAlias = ScalarOrSchedule | AbstractClock | None
 
 
 class Clock(AbstractClock):

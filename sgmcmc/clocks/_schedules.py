@@ -1,30 +1,17 @@
-"""Clocks: the pace of time. A clock gives each step its dt and each draw its weight.
-
-The weight is dt over the nominal step: exactly 1 for a fixed step, h_k/h_0 for a schedule,
-so that weighted averages are averages over physical time.
-
-    fixed(h)                        h
-    scheduled(f)                    h_k = f(k)
-    decreasing(h, offset, power)    h_k = h (1 + k/b)^{−γ}
-    cyclical(h, num_cycles, …)      h_k = (h/2) (cos(π r_k) + 1), r_k the place in the cycle
-    samadams(Δτ, …)                 ψ(ζ) Δτ, ζ the recent size of the gradient (`adaptive_clock`)
-
-k counts all steps from 0, burn-in included.
-"""
+"""Clocks that go by the step's index k alone, and a clock from whatever stands for a step size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Rate, Schedule, as_rate
+from sgmcmc._schedule import Rate, ScalarOrSchedule, Schedule, as_rate
 from sgmcmc.clocks._adaptive import Untuned
-from sgmcmc.clocks._base import AbstractClock, Clock, ticked
+from sgmcmc.clocks._base import AbstractClock, Clock, StepSize, ticked
 from sgmcmc.types import Array, ClockState
 
 
@@ -46,10 +33,11 @@ class CyclicalClock(AbstractClock):
         """Whether step `count` belongs to the exploration of its cycle."""
         return _phase(count, self.length) < self.exploration
 
-    def temperature(self, temperature: Any = 1.0) -> Rate:
+    def temperature(self, temperature: ScalarOrSchedule = 1.0) -> Rate:
         """`temperature` while sampling and 0 while exploring: a schedule for any kernel.
 
-        A kernel that is not given it explores with noise; weights are 0 there all the same.
+        `temperature` is T ≥ 0, a number or a schedule of the step index; default 1. A kernel
+        that is not given this schedule explores with noise; weights are 0 there all the same.
         """
         return Schedule(_Switched(as_rate(temperature, "temperature"), self))
 
@@ -107,33 +95,45 @@ class _Switched(eqx.Module):
 
 
 def _phase(count: Array, length: Array) -> Array:
-    """How far in its cycle a step is, in [0, 1)."""
+    """r_k: how far in its cycle step `count` is, in [0, 1)."""
     return (count % length).astype(float) / length
 
 
 def fixed(step_size: float | Array) -> Clock:
-    """A constant step h > 0; every draw weighs 1."""
+    """A constant step h > 0; every draw weighs 1. The clock of `step_size=h`.
+
+    Raises:
+        TypeError, ValueError: `step_size` is not one finite number > 0.
+    """
     return Clock(as_rate(step_size, "step_size", above_zero=True))
 
 
 def scheduled(schedule: Callable[[Array], Array]) -> Clock:
-    """A step h_k = schedule(k) > 0, k the step index from 0; a draw weighs h_k/h_0."""
+    """A step h_k = schedule(k) > 0, k the step index from 0; a draw weighs h_k/h_0.
+
+    Args:
+        schedule: () int32 -> () step, in pure JAX, as optax's schedules are.
+
+    Raises:
+        TypeError: `schedule` is not callable.
+        ValueError: h_0 is not a finite number > 0; from `sample`, any step of the run.
+    """
     return Clock(as_rate(schedule, "step_size", above_zero=True))
 
 
 def decreasing(
-    initial: float | Array,
+    initial_step: float | Array,
     *,
     offset: float | Array = 1.0,
     power: float | Array = 0.55,
     weights: str = "time",
 ) -> Clock:
-    """h_k = initial · (1 + k/offset)^{−power} (Welling and Teh 2011: a (b + k)^{−γ}).
+    """h_k = initial_step · (1 + k/offset)^{−power} (Welling and Teh 2011: a (b + k)^{−γ}).
 
     The bias of a step vanishes with it, at the price of ever slower mixing.
 
     Args:
-        initial: h_0 > 0, their a b^{−γ}.
+        initial_step: h_0 > 0, their a b^{−γ}.
         offset: b > 0, the steps after which the decay sets in.
         power: γ in (0, 1]: above 1 the steps sum to a finite time. Theirs is in (.5, 1].
         weights: "time" (default): a draw weighs h_k/h_0, as averages over physical time ask;
@@ -143,7 +143,7 @@ def decreasing(
         ValueError: an argument out of range.
     """
     _require_choice(weights)
-    initial = positive(initial, "initial")
+    initial = positive(initial_step, "initial_step")
     offset = positive(offset, "offset")
     power = positive(power, "power", most=1.0)
     return Clock(Schedule(_Decreasing(initial, offset, power)), weights)
@@ -198,16 +198,18 @@ def cyclical(
     return CyclicalClock(Schedule(_Cosine(initial, length)), length, share, weights)
 
 
-def as_clock(step_size: Any, *, adaptive: bool = False) -> AbstractClock:
+def as_clock(step_size: StepSize, *, adaptive: bool = False) -> AbstractClock:
     """A clock from a float, a schedule, a clock or None (to be tuned); `adaptive`: for Z.
 
     Raises:
         ValueError: an adaptive clock without Z, or Z without one.
     """
-    clock = step_size
     if step_size is None and not adaptive:
         return Untuned()
-    if not isinstance(clock, AbstractClock):
+    clock: AbstractClock
+    if isinstance(step_size, AbstractClock):
+        clock = step_size
+    else:
         clock = Clock(as_rate(step_size, "step_size", above_zero=True))
     if clock.adaptive != adaptive:
         raise ValueError(

@@ -16,7 +16,8 @@ density enters the ratio.
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -27,15 +28,15 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Rate, as_rate
-from sgmcmc.clocks._base import AbstractClock
+from sgmcmc._schedule import Friction, Rate, ScalarOrSchedule, as_rate
+from sgmcmc.clocks._base import AbstractClock, StepSize
 from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.kernels._base import AbstractDynamics, Traits
 from sgmcmc.kernels._flows import Pace
 from sgmcmc.kernels._splitting import check_parts, friction_rate, require_constant
 from sgmcmc.metrics._base import AbstractMetric
-from sgmcmc.types import Array, Batch, Blocks, Info, Key, PyTree, State
+from sgmcmc.types import Array, Batch, Blocks, Info, Key, NoiseKind, PyTree, State
 
 
 class BlockNoise(NamedTuple):
@@ -57,8 +58,15 @@ class Proposal(NamedTuple):
 class AbstractCorrectedKernel(AbstractDynamics):
     """A block of steps and its Metropolis correction; `State.extra` holds U(θ) over all data.
 
-    A subclass says how a block moves. `Info.energy` is U over all data at the recorded
-    position, `Info.acceptance` is a, `Info.time` L h, also where the block is rejected.
+    A subclass gives `propose`, which moves through a block. `Info.energy` is U over all data at
+    the recorded position, `Info.acceptance` is a, `Info.time` L h, also where the block is
+    rejected.
+
+    Attributes:
+        num_steps: L, steps and batches of a block.
+        block_size: examples evaluated at a time in an energy over all data.
+        gradients_per_batch: gradients that a step of the block takes on its batch.
+        rows_beside: rows of normals that a block takes beside one for each step.
     """
 
     posterior: Posterior
@@ -71,7 +79,7 @@ class AbstractCorrectedKernel(AbstractDynamics):
     name: str = eqx.field(static=True)
     block_size: int = eqx.field(static=True)
 
-    noise: ClassVar[str] = "gaussian"
+    noise: ClassVar[NoiseKind] = "gaussian"
     gradients_per_batch: AbstractClassVar[int]
     rows_beside: AbstractClassVar[int]
 
@@ -155,16 +163,24 @@ class AbstractCorrectedKernel(AbstractDynamics):
 
     @abstractmethod
     def propose(self, normals: Array, state: State, pace: Pace, blocks: Blocks) -> Proposal:
-        """The block's L steps."""
+        """Where the block's L steps lead, and the work of their noisy forces.
+
+        Args:
+            normals: (L + rows_beside, d).
+            state: where the block begins.
+            pace: h, γ and T of the block.
+            blocks: L batches, and all data.
+        """
 
     def _energy(self, position: PyTree, data: PyTree) -> Array:
         value = -self.posterior.log_density(position, data, block_size=self.block_size)
         return value.astype(trees.accumulator_dtype(position))
 
-    def gradient_at(self, position: PyTree, batch: Any, estimator: PyTree) -> PyTree:
+    def gradient_at(self, position: PyTree, batch: PyTree, estimator: PyTree) -> PyTree:
+        """The estimate of ∇U on one batch, by an estimator whose memory does not change."""
         return self.gradient.estimate(self.posterior, position, batch, estimator)[1]
 
-    def _blocks(self, batch: Any) -> Blocks:
+    def _blocks(self, batch: PyTree) -> Blocks:
         if batch is None and not self.posterior.has_data:
             return Blocks(None, None)
         if not isinstance(batch, Blocks):
@@ -180,30 +196,45 @@ class AbstractCorrectedKernel(AbstractDynamics):
             )
         return batch
 
-    def each(self, one: Any, carry: Any, normals: Array, shares: Array, blocks: Blocks) -> Any:
+    def each(
+        self,
+        one: Callable[[Proposal, PyTree, Array, Array], Proposal],
+        carry: Proposal,
+        normals: Array,
+        shares: Array,
+        blocks: Blocks,
+    ) -> Proposal:
         """`one(carry, batch, normals, share)` for each of the L steps in turn."""
         whole = None if blocks.data is None else Batch(blocks.data)
 
-        def body(carry: Any, step: Any) -> Any:
+        def body(carry: Proposal, step: PyTree) -> tuple[Proposal, None]:
             batch, row, share = step
             return one(carry, whole if blocks.batches is None else batch, row, share), None
 
         return jax.lax.scan(body, carry, (blocks.batches, normals, shares))[0]
 
 
+_Kernel = TypeVar("_Kernel", bound=AbstractCorrectedKernel)
+
+
 def build(
-    kind: Any,
+    kind: type[_Kernel],
     name: str,
-    posterior: Any,
-    step_size: Any,
-    num_steps: Any,
-    friction: Any,
-    temperature: Any,
-    metric: Any,
-    gradient: Any,
-    noise: Any,
-    block_size: Any,
-) -> Any:
+    posterior: Posterior,
+    step_size: StepSize,
+    num_steps: int,
+    friction: Friction,
+    temperature: ScalarOrSchedule,
+    metric: AbstractMetric,
+    gradient: AbstractEstimator,
+    noise: NoiseKind,
+    block_size: int,
+) -> _Kernel:
+    """A kernel of the class `kind`, its arguments checked.
+
+    Raises:
+        TypeError, ValueError: the argument is named, with what was given and what is allowed.
+    """
     check_parts(posterior, metric, gradient, noise)
     require_constant(metric)
     checks.count(num_steps, "num_steps", least=1)
@@ -219,7 +250,7 @@ def build(
             "has been, so that a block cannot be reversed; allowed: minibatch, full, "
             "control_variate"
         )
-    rate = as_rate(None, "friction") if friction is None else friction_rate(friction, step_size)
+    rate = friction_rate(friction, step_size) or as_rate(None, "friction")
     return kind(
         posterior=posterior,
         clock=as_clock(step_size),

@@ -8,7 +8,8 @@ compiles in what its target closes over.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -19,8 +20,8 @@ from jax.tree_util import Partial
 from sgmcmc import _checks as checks
 from sgmcmc._interop import BlackjaxKernel, from_blackjax
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Rate, as_rate
-from sgmcmc.clocks._base import AbstractClock
+from sgmcmc._schedule import Rate, ScalarOrSchedule, as_rate
+from sgmcmc.clocks._base import AbstractClock, StepSize
 from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import full
@@ -28,7 +29,7 @@ from sgmcmc.kernels._base import AbstractDynamics, Traits
 from sgmcmc.kernels._splitting import check_parts, require_constant
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import Dense, identity
-from sgmcmc.types import Array, Blocks, ClockState, Info, Key, PyTree, State
+from sgmcmc.types import Array, Blocks, ClockState, Info, Key, NoiseKind, PyTree, State
 
 
 class AbstractFullGradientKernel(AbstractDynamics):
@@ -44,11 +45,11 @@ class AbstractFullGradientKernel(AbstractDynamics):
     num_steps: int = eqx.field(static=True, default=1)
 
     friction: ClassVar[None] = None
-    noise: ClassVar[str] = "gaussian"
+    noise: ClassVar[NoiseKind] = "gaussian"
 
     @property
     def traits(self) -> Traits:
-        """Its gradients are of all data."""
+        """L gradients of all data a step, exact at any step size."""
         return Traits(
             name=self.name,
             order=0,
@@ -66,7 +67,7 @@ class AbstractFullGradientKernel(AbstractDynamics):
         return state._replace(clock=clock)
 
     def draw(self, rng_key: Key, state: State) -> Key:
-        """The key itself: BlackJAX draws as it steps."""
+        """The key: BlackJAX draws its numbers inside its own step."""
         return rng_key
 
     def drive(self, noise: Key, state: State, batch: Blocks | None) -> tuple[State, Info]:
@@ -90,14 +91,26 @@ class AbstractFullGradientKernel(AbstractDynamics):
         return from_blackjax(algorithm, name=self.name)
 
     @abstractmethod
-    def algorithm(self, log_density: Any, dt: Array, temperature: Array, position: PyTree) -> Any:
+    def algorithm(
+        self,
+        log_density: Callable[[PyTree], Array],
+        dt: Array,
+        temperature: Array,
+        position: PyTree,
+    ) -> Any:
         """A `blackjax.SamplingAlgorithm` of log density −U/T, `dt` in our units."""
 
 
 class Mala(AbstractFullGradientKernel):
     """See `mala`."""
 
-    def algorithm(self, log_density: Any, dt: Array, temperature: Array, position: PyTree) -> Any:
+    def algorithm(
+        self,
+        log_density: Callable[[PyTree], Array],
+        dt: Array,
+        temperature: Array,
+        position: PyTree,
+    ) -> Any:
         # θ + ε ∇(−U/T) + √(2ε) ξ is ours with ε = hT.
         return _blackjax().mala(log_density, dt * temperature)
 
@@ -105,14 +118,24 @@ class Mala(AbstractFullGradientKernel):
 class Hmc(AbstractFullGradientKernel):
     """See `hmc`."""
 
-    def algorithm(self, log_density: Any, dt: Array, temperature: Array, position: PyTree) -> Any:
+    def algorithm(
+        self,
+        log_density: Callable[[PyTree], Array],
+        dt: Array,
+        temperature: Array,
+        position: PyTree,
+    ) -> Any:
         # With the momentum p/√T, whose law is N(0, M), time runs √T times as fast.
         mass = _inverse_mass(self.metric, position)
         return _blackjax().hmc(log_density, dt * jnp.sqrt(temperature), mass, self.num_steps)
 
 
 def mala(
-    posterior: Posterior, step_size: Any, *, temperature: Any = 1.0, block_size: int = 4096
+    posterior: Posterior,
+    step_size: StepSize,
+    *,
+    temperature: ScalarOrSchedule = 1.0,
+    block_size: int = 4096,
 ) -> Mala:
     """MALA (Roberts and Tweedie 1996), exact: SGLD's step on all data, accepted or rejected.
 
@@ -134,10 +157,10 @@ def mala(
 
 def hmc(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     num_steps: int,
     *,
-    temperature: Any = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     block_size: int = 4096,
 ) -> Hmc:
@@ -159,16 +182,19 @@ def hmc(
     return _build(Hmc, "hmc", posterior, step_size, temperature, metric, block_size, int(num_steps))
 
 
+_Kernel = TypeVar("_Kernel", bound=AbstractFullGradientKernel)
+
+
 def _build(
-    kind: Any,
+    kind: type[_Kernel],
     name: str,
-    posterior: Any,
-    step_size: Any,
-    temperature: Any,
-    metric: Any,
-    block_size: Any,
+    posterior: Posterior,
+    step_size: StepSize,
+    temperature: ScalarOrSchedule,
+    metric: AbstractMetric,
+    block_size: int,
     num_steps: int,
-) -> Any:
+) -> _Kernel:
     _blackjax()
     gradient = full()
     check_parts(posterior, metric, gradient, "gaussian")
@@ -204,7 +230,7 @@ def _log_density(
     return value / temperature.astype(value.dtype)
 
 
-def _inverse_mass(metric: Any, position: PyTree) -> Array:
+def _inverse_mass(metric: AbstractMetric, position: PyTree) -> Array:
     """G over the parameters raveled in tree order: (d,) where it is diagonal, else (d, d)."""
     if isinstance(metric, Dense):
         return metric.factor @ metric.factor.T

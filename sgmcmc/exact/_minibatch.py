@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
+from sgmcmc._schedule import Friction, ScalarOrSchedule
+from sgmcmc.clocks._base import StepSize
 from sgmcmc.exact._base import AbstractCorrectedKernel, Proposal, build
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
@@ -17,7 +19,7 @@ from sgmcmc.kernels import _flows as flows
 from sgmcmc.kernels._flows import Pace
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
-from sgmcmc.types import Array, Blocks, PyTree, State
+from sgmcmc.types import Array, Blocks, NoiseKind, PyTree, State
 
 
 class Amagold(AbstractCorrectedKernel):
@@ -31,7 +33,7 @@ class Amagold(AbstractCorrectedKernel):
         half = h * friction / 2
         amplitude = jnp.sqrt(2 * friction * h * temperature)
 
-        def one(carry: Proposal, batch: Any, row: Array, share: Array) -> Proposal:
+        def one(carry: Proposal, batch: PyTree, row: Array, share: Array) -> Proposal:
             x, r, work, _ = carry
             gradient = self.gradient_at(x, batch, state.estimator)
             force = self.metric.to_momentum(gradient)
@@ -64,7 +66,7 @@ class Sggmc(AbstractCorrectedKernel):
             standard = noises.to_tree(row, state.position)
             return flows.ornstein_uhlenbeck(r, standard, share * h, friction, temperature)
 
-        def one(carry: Proposal, batch: Any, row: Array, share: Array) -> Proposal:
+        def one(carry: Proposal, batch: PyTree, row: Array, share: Array) -> Proposal:
             x, r, work, _ = carry
             gradient = self.gradient_at(x, batch, state.estimator)
             new = flows.kick(r, gradient, h / 2, self.metric)
@@ -85,14 +87,14 @@ class Sggmc(AbstractCorrectedKernel):
 
 def amagold(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     num_steps: int,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
     block_size: int = 4096,
 ) -> Amagold:
     """AMAGOLD (Zhang, Cooper and De Sa 2020, arXiv 2003.00193, algorithm 2), exact at any step.
@@ -126,14 +128,14 @@ def amagold(
 
 def sggmc(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     num_steps: int,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
     block_size: int = 4096,
 ) -> Sggmc:
     """SGGMC, exact OBABO (Garriga-Alonso and Fortuin 2021, arXiv 2102.01691), exact at any step.

@@ -9,6 +9,9 @@
 U₀ is the part without data. With a_i = v_i, v_i(x) − v_i(x*) or v_i(x) − τ_i and
 S² = (1/N) Σ (a_i − ā)², the variance of g is (N²/n) S² for batches drawn with replacement and
 (N²/n) S² (N−n)/(N−1) without.
+
+What a kernel's keyword `gradient=` takes is an *estimator*, and its memory is
+`State.estimator`. One of your own: `AbstractEstimator`, and `sgmcmc/gradients/README.md`.
 """
 
 from sgmcmc.gradients._averaged import averaged

@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range
@@ -26,7 +27,7 @@ def averaged(decay: float | Array = 0.9) -> Averaged:
     order in h.
 
     Args:
-        decay: β in [0, 1); 0 is `minibatch()`.
+        decay: β in [0, 1), the weight of the *old* mean; default 0.9, and 0 is `minibatch()`.
 
     Raises:
         ValueError: `decay` out of range.
@@ -37,7 +38,7 @@ def averaged(decay: float | Array = 0.9) -> Averaged:
 
 
 class Memory(NamedTuple):
-    """The running mean, and how many gradients are in it."""
+    """m, a pytree like θ, and () int32 k, the gradients in it."""
 
     mean: PyTree
     seen: Array
@@ -59,7 +60,7 @@ class Averaged(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Memory
-    ) -> tuple[Array, PyTree, Memory]:
+    ) -> tuple[Float[Array, ""], PyTree, Memory]:
         energy, gradient, _ = self.each.estimate(posterior, position, batch, ())
         mean = trees.axpy(1 - self.decay, gradient, trees.scale(self.decay, state.mean))
         seen = state.seen + 1

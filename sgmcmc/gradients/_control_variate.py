@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from sgmcmc import _checks as checks
 from sgmcmc._checks import at_least_one, check_data
@@ -47,12 +48,13 @@ def control_variate(mode: PyTree, *, block_size: int = BLOCK_SIZE) -> ControlVar
 
 
 def svrg(refresh_every: int, *, block_size: int = BLOCK_SIZE) -> SVRG:
-    """SVRG-LD (Dubey, Reddi, Póczos, Smola, Xing and Williamson 2016): control variates
-    about a snapshot of each chain, taken anew every `refresh_every` steps.
+    """SVRG-LD (Dubey et al. 2016): control variates about a snapshot of each chain.
 
-    Costs two minibatch gradients a step, one pass over the data of each chain at the start
-    and at each refresh, and two copies of the parameters. No mode is needed, and many
-    modes do no harm. Usual values of `refresh_every` are one or two epochs.
+    The snapshot x* is taken anew every `refresh_every` steps (Dubey, Reddi, Póczos, Smola, Xing
+    and Williamson, "Variance reduction in stochastic gradient Langevin dynamics"). Costs two
+    minibatch gradients a step, one pass over the data of each chain at the start and at each
+    refresh, and two copies of the parameters. No mode is needed, and many modes do no harm.
+    Usual values of `refresh_every` are one or two epochs.
 
     Args:
         refresh_every: m ≥ 1, steps between two snapshots.
@@ -89,7 +91,7 @@ class ControlVariate(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         anchor = Anchor(self._mode_like(position), state)
         return (*anchored_gradient(posterior, position, batch, anchor), state)
 
@@ -121,7 +123,7 @@ class SVRG(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Anchor
-    ) -> tuple[Array, PyTree, Anchor]:
+    ) -> tuple[Float[Array, ""], PyTree, Anchor]:
         return (*anchored_gradient(posterior, position, batch, state), state)
 
 

@@ -1,25 +1,4 @@
-"""Gradient estimators: unbiased, stateful, unaware of integrators.
-
-    minibatch         g = ∇U₀(x) + (N/n) Σ_B v_i(x),         v_i = −λ ∇ log p(y_i | x_i, θ)
-    full              g = ∇U(x)
-    control_variate   g = ∇U₀(x) + Σ_all v_i(x*) + (N/n) Σ_B (v_i(x) − v_i(x*)),  x* a fixed mode
-    svrg              the same, x* a snapshot of the chain's own, refreshed every m steps
-    saga              g = ∇U₀(x) + Σ_all τ_i + (N/n) Σ_B (v_i(x) − τ_i),  then τ_i ← v_i(x) in B
-
-U₀ is the part without data. With a_i = v_i, v_i(x) − v_i(x*) or v_i(x) − τ_i and
-S² = (1/N) Σ (a_i − ā)², the variance of g is (N²/n) S² for batches drawn with replacement and
-(N²/n) S² (N−n)/(N−1) without.
-
-An estimator is called as `estimator(posterior, position, batch, state)` and returns the
-plain estimate of U, its gradient and its own next state, which `init` begins. It may say
-
-    needs_full_batch      the loop hands it all data every step (default False);
-    refresh_every         the loop calls its `refresh(posterior, position, state, data)` before
-                          each step > 0 that is a multiple of it (default None: never);
-    evaluations           minibatch gradients that one call costs (default 1);
-    needs_fresh_batches   every call must see a batch that is independent of all before it:
-                          no reuse within a step, and no sweeps (default False).
-"""
+"""∇U by a minibatch, the default, and by all data."""
 
 from __future__ import annotations
 
@@ -28,6 +7,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
@@ -36,15 +16,17 @@ from sgmcmc.types import Array, Batch, PyTree
 
 
 class Minibatch(AbstractEstimator):
-    """∇U with N/n times the batch's sum; its variance is (N²/n) S² with replacement and
-    (N²/n) S² (N−n)/(N−1) without, S² the variance of the examples' gradients.
+    """∇U with N/n times the batch's sum.
+
+    Its variance is (N²/n) S² with replacement and (N²/n) S² (N−n)/(N−1) without, S² the
+    variance of the examples' gradients.
     """
 
     traits: ClassVar[EstimatorTraits] = EstimatorTraits("minibatch")
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         energy, gradient = posterior.potential_and_gradient(position, batch)
         return energy, shared(gradient, batch), state
 
@@ -65,7 +47,7 @@ class Full(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: PyTree
-    ) -> tuple[Array, PyTree, PyTree]:
+    ) -> tuple[Float[Array, ""], PyTree, PyTree]:
         if not posterior.has_data:
             energy, gradient = posterior.potential_and_gradient(position)
             return energy, gradient, state
@@ -85,15 +67,19 @@ class Full(AbstractEstimator):
 
 
 def minibatch() -> Minibatch:
-    """The plain minibatch estimator, the default."""
+    """The plain minibatch estimator, the default: ∇U₀ + (N/n) Σ_B v_i, unbiased, one gradient."""
     return Minibatch()
 
 
 def full(block_size: int | None = None) -> Full:
-    """The exact gradient, every step.
+    """The exact gradient, every step; `sample` then hands all data to every step.
 
     Args:
-        block_size: examples evaluated at a time, which bounds the memory; None: all at once.
+        block_size: examples evaluated at a time, which bounds the memory; None (default): all
+            at once.
+
+    Raises:
+        ValueError: `block_size` < 1; later, `data` is missing or is not all N examples.
     """
     if block_size is not None and block_size < 1:
         raise ValueError(f"block_size: got {block_size}; expected an integer ≥ 1 or None")

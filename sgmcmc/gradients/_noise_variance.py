@@ -8,7 +8,7 @@ successive gradients hold the movement of the true gradient to O(h²) only.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,8 +25,8 @@ def running_variance(decay: float | Array = 0.99) -> RunningVariance:
     """V̂ for `sghmc(noise_estimate=…)`, estimated as the chain goes.
 
     Args:
-        decay: β in [0, 1): a memory of about 1/(1 − β) steps. It keeps two more copies of
-            the parameters.
+        decay: β in [0, 1), the weight of the *old* estimate: a memory of about 1/(1 − β)
+            steps; default 0.99. It keeps two more copies of the parameters.
 
     Raises:
         ValueError: `decay` out of range.
@@ -37,7 +37,7 @@ def running_variance(decay: float | Array = 0.99) -> RunningVariance:
 
 
 class Given(eqx.Module):
-    """V̂ as the user knows it: one number, or a pytree like the parameters."""
+    """A known V̂: one number, or a pytree like the parameters."""
 
     variance: PyTree
 
@@ -67,7 +67,7 @@ class Given(eqx.Module):
 
 
 class Memory(NamedTuple):
-    """V̂, the last gradient, and the gradients seen."""
+    """V̂ and the last gradient, pytrees like θ, and () int32 the gradients seen."""
 
     variance: PyTree
     gradient: PyTree
@@ -102,7 +102,13 @@ class RunningVariance(eqx.Module):
         return Memory(variance, gradient, memory.seen + 1)
 
 
-def given(estimate: Any) -> Given:
+def given(estimate: PyTree) -> Given:
+    """A known V̂, checked.
+
+    Raises:
+        TypeError: neither a number nor a pytree of numbers.
+        ValueError: a number is negative or not finite; its leaf is named.
+    """
     try:
         variance = jax.tree.map(lambda v: jnp.asarray(v, dtype=float), estimate)
     except (TypeError, ValueError):

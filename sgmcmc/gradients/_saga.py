@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import at_least_one
@@ -81,7 +82,7 @@ class SAGA(AbstractEstimator):
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Table
-    ) -> tuple[Array, PyTree, Table]:
+    ) -> tuple[Float[Array, ""], PyTree, Table]:
         batch, index = _indexed(batch)
         assert posterior.data_size is not None
         prior_energy, prior_gradient = jax.value_and_grad(posterior.prior_potential)(position)
@@ -121,6 +122,7 @@ def _example(posterior: Posterior, position: PyTree, example: PyTree) -> tuple[A
 
 
 def _indexed(batch: Batch | None) -> tuple[Batch, Array]:
+    """The batch and its index (n,); a ValueError where it has none."""
     if batch is None or batch.index is None:
         raise ValueError(
             "batch: its index is None; SAGA must know which examples it is given. Pass "
@@ -133,7 +135,7 @@ def _indexed(batch: Batch | None) -> tuple[Batch, Array]:
 def _visited(
     state: Table, index: Array, mask: Array, new: PyTree, old: PyTree, changes: PyTree
 ) -> Table:
-    """The table after its use."""
+    """The table once the batch's examples have their new gradients."""
     rows = jax.tree.leaves(state.rows)[0].shape[0]
     # An example that was drawn twice changes the sum once, and padding changes nothing.
     index = jnp.where(mask, index, rows)
@@ -155,7 +157,7 @@ def _visited(
 
 
 def _stored(value: Array) -> Array:
-    """As the table will hold it: a compiler may carry more digits, which the sum must not see."""
+    """`value` rounded to its dtype, as in the table: compilers may carry more digits in a sum."""
     kind = jnp.finfo(value.dtype)
     return jax.lax.reduce_precision(value, kind.nexp, kind.nmant)
 
@@ -165,12 +167,12 @@ def _difference(new: Array, old: Array) -> Array:
     return new.astype(wide) - old.astype(wide)
 
 
-def _sum(weights: Array, rows: Array) -> Array:
+def _sum(weights: Float[Array, " n"], rows: Float[Array, "n ..."]) -> Float[Array, ...]:
     """Σ_i weights_i rows_i."""
     # A product and a sum, since a matrix product of float32 may round to bfloat16 or TF32.
     shape = (-1,) + (1,) * (rows.ndim - 1)
     return jnp.sum(weights.astype(rows.dtype).reshape(shape) * rows, axis=0)
 
 
-def _total(rows: Array) -> Array:
+def _total(rows: Float[Array, "n ..."]) -> Float[Array, ...]:
     return jnp.sum(rows, axis=0, dtype=jnp.promote_types(rows.dtype, jnp.float32))

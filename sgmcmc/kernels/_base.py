@@ -1,8 +1,8 @@
-"""The contract of a kernel: what one step does, and what the loop must know of it."""
+"""The contract of a kernel: one step, and the traits that the loop and tuning read."""
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,14 +18,17 @@ from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.metrics._base import AbstractMetric, AbstractPreconditioner
 from sgmcmc.streams._source import Source
 from sgmcmc.streams._streams import Stream
-from sgmcmc.types import Batches, Info, Key, PyTree, State
+from sgmcmc.types import Batches, Info, Key, NoiseKind, PyTree, State
 
 
 class Traits(NamedTuple):
     """What a kernel says of itself; read by the loop, tuning, cost counts and docs.
 
+    A kernel of one's own returns one from its property `traits`; the first three fields must
+    be given, the others have the values of a plain minibatch sampler.
+
     Attributes:
-        name: as it is told to the user.
+        name: as `repr(kernel)` and a run's `config` have it.
         order: weak order in the step size with exact gradients; None where there is no step
             size that it could be one of.
         gradient_evaluations: minibatch gradients of a step (gradients of all data under
@@ -59,9 +62,14 @@ class AbstractKernel(eqx.Module):
     A kernel is a pytree. Its numbers are array leaves, so that kernels which differ in
     numbers alone share one trace and can be vmapped; everything else is static.
 
+    To write one, subclass, give those four, and the two attributes as fields or as
+    `ClassVar`s; the page "The house" has one in fifteen lines, and `sgmcmc/kernels/README.md`
+    says when a letter does instead. Then `sgmcmc.sample`, `to_blackjax` and, where `draw`
+    gives standard normals, `diagnostics.stationary_law` take it.
+
     Attributes:
-        posterior: what is sampled; None for a kernel with a target of its own.
-        clock: its pace; None for a kernel without.
+        posterior: the target, a `Posterior`; None for a kernel with a target of its own.
+        clock: the `AbstractClock` of its steps; None for a kernel whose steps all weigh 1.
     """
 
     if TYPE_CHECKING:  # declared fields or properties, which mypy takes for fields alone
@@ -79,11 +87,18 @@ class AbstractKernel(eqx.Module):
     @property
     @abstractmethod
     def traits(self) -> Traits:
-        """What the loop must know of it."""
+        """Its name, order, costs, and the batches that it is given."""
 
     @abstractmethod
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
-        """The first state; draws the momentum where there is one."""
+        """The first state; draws the momentum where there is one.
+
+        Args:
+            position: pytree of floating arrays, of one chain.
+            rng_key: consumed.
+            data: all data, a pytree of arrays with a leading axis N; None for a target
+                without data. `sample` always hands them in.
+        """
 
     @abstractmethod
     def draw(self, rng_key: Key, state: State) -> PyTree:
@@ -91,7 +106,14 @@ class AbstractKernel(eqx.Module):
 
     @abstractmethod
     def drive(self, noise: PyTree, state: State, batch: PyTree) -> tuple[State, Info]:
-        """One step, a deterministic function of its arguments."""
+        """One step, a deterministic function of its arguments: (next state, its report).
+
+        Args:
+            noise: what `draw` returned.
+            state: what `init` or the step before returned.
+            batch: a `Batch` of n examples; with `traits.batches_per_step` = L > 1 each leaf
+                has a leading axis L; `Blocks` with `traits.needs_data`; None without data.
+        """
 
     def step(self, rng_key: Key, state: State, batch: PyTree = None) -> tuple[State, Info]:
         """`drive(draw(rng_key, state), state, batch)`."""
@@ -121,7 +143,7 @@ class AbstractKernel(eqx.Module):
         """The momentum that belongs to the recorded position; default: that of the next state."""
         return self.drive(noise, state, batch)[0].momentum
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, float | str | None]:
         """What its `repr` and a run's `config` show: numbers and choices by name."""
         return {}
 
@@ -132,15 +154,15 @@ class AbstractKernel(eqx.Module):
 
     def __repr__(self) -> str:
         shown = [
-            value if name in ("metric", "gradient", "noise") else f"{name}={_short(value)}"
+            str(value) if name in ("metric", "gradient", "noise") else f"{name}={_short(value)}"
             for name, value in self.numbers().items()
             if value is not None and (name, value) not in DEFAULTS
         ]
         return f"{self.traits.name}({', '.join(shown)})"
 
 
-def _short(value: Any) -> str:
-    """A number as it is written; "auto" for one that is still to be chosen."""
+def _short(value: object) -> str:
+    """A number to six digits; "auto" for NaN, which stands for a number not chosen yet."""
     if isinstance(value, float):
         return "auto" if math.isnan(value) else f"{value:g}"
     return str(value)
@@ -151,7 +173,16 @@ DEFAULTS = (("temperature", 1.0), ("metric", "identity"), ("noise", "gaussian"))
 
 
 class AbstractDynamics(AbstractKernel):
-    """A kernel with the usual parts; `friction=None`: overdamped."""
+    """A kernel with the usual parts, which tuning and `repr` read.
+
+    Attributes:
+        posterior, clock: as in `AbstractKernel`, both given.
+        friction: γ ≥ 0 in 1/time, a number or schedule; None: overdamped, no momentum.
+        temperature: T ≥ 0, a number or schedule.
+        metric: constant, or a preconditioner that changes with the position.
+        gradient: the estimator of ∇U.
+        noise: "gaussian" or "fast".
+    """
 
     if TYPE_CHECKING:  # declared fields or properties, which mypy takes for fields alone
 
@@ -174,7 +205,7 @@ class AbstractDynamics(AbstractKernel):
         def gradient(self) -> AbstractEstimator: ...
 
         @property
-        def noise(self) -> str: ...
+        def noise(self) -> NoiseKind: ...
 
     else:
         posterior: AbstractVar[Posterior]
@@ -183,9 +214,9 @@ class AbstractDynamics(AbstractKernel):
         temperature: AbstractVar[Rate]
         metric: AbstractVar[AbstractMetric | AbstractPreconditioner]
         gradient: AbstractVar[AbstractEstimator]
-        noise: AbstractVar[str]
+        noise: AbstractVar[NoiseKind]
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, float | str | None]:
         """Step size, friction, temperature, metric, gradient, noise."""
         return {
             "step_size": shown(self.clock.step_size),
@@ -208,8 +239,8 @@ class AbstractDynamics(AbstractKernel):
         return jax.tree.map(jnp.asarray, position)
 
 
-def shown(rate: Rate | None) -> Any:
-    """A rate as a run's `config` has it: a number, "schedule", or None."""
+def shown(rate: Rate | None) -> float | str | None:
+    """A rate as a run's `config` has it: a number, "schedule", or None for none or an array."""
     if isinstance(rate, Constant):
         value = np.asarray(rate.value)
         # The shortest number that rounds to this one: 0.2, not 0.20000000298.
@@ -217,8 +248,8 @@ def shown(rate: Rate | None) -> Any:
     return None if rate is None else "schedule"
 
 
-def require_kernel(kernel: Any) -> None:
-    """Raise a TypeError unless it is a kernel, a ValueError where a number of it is an array."""
+def require_kernel(kernel: object) -> None:
+    """Raise a TypeError unless `kernel` is one, a ValueError if its step, γ or T is an array."""
     if not isinstance(kernel, AbstractKernel):
         raise TypeError(
             f"kernel: got {type(kernel).__name__}; expected a sampler such as "

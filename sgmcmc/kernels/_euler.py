@@ -9,7 +9,7 @@ Their letters, in whitened coordinates as those of `_flows`:
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ import numpy as np
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
+from sgmcmc._schedule import Friction, ScalarOrSchedule
+from sgmcmc.clocks._base import StepSize
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.kernels._flows import AbstractFlow, Drift, Kick, Oscillator, Pace, Phase
@@ -25,7 +27,7 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import spell, table
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
-from sgmcmc.types import Array, Key, PyTree
+from sgmcmc.types import Array, Key, NoiseKind, PyTree
 
 
 class EulerStep(AbstractFlow):
@@ -58,7 +60,7 @@ class MatthewsStep(AbstractFlow):
     Under `noise="fast"` ξ_k is kept as random words.
     """
 
-    noise: str = eqx.field(static=True)
+    noise: NoiseKind = eqx.field(static=True)
 
     letter: ClassVar[str] = "M"
     normals: ClassVar[int] = 1
@@ -151,12 +153,12 @@ def euler_friction(
 
 def sgld(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    temperature: Any = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """SGLD (Welling and Teh 2011): θ ← θ − h ∇U + √(2hT) ξ, their ε = 2h.
 
@@ -180,12 +182,12 @@ def sgld(
 
 def leimkuhler_matthews(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    temperature: Any = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """Leimkuhler and Matthews (2013, eq. 1.4): θ ← θ − h ∇U + √(hT/2) (ξ_k + ξ_{k+1}).
 
@@ -209,13 +211,13 @@ def leimkuhler_matthews(
 
 def euler_maruyama(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """Explicit Euler of the underdamped equation, θ with the old p. For comparison only.
 
@@ -240,13 +242,13 @@ def euler_maruyama(
 
 def symplectic_euler(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """Symplectic Euler with Euler's friction, one gradient a step.
 

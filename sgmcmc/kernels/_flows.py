@@ -32,7 +32,12 @@ from sgmcmc.types import Array, Key, PyTree
 class Pace(NamedTuple):
     """What stands still during one step, read once for all its letters.
 
-    `dt` is the step (Δτ under an adaptive clock).
+    Attributes:
+        dt: () the step h (Δτ under an adaptive clock).
+        friction: () γ in 1/time; 0 where the kernel is overdamped.
+        temperature: () T.
+        metric: the kernel's metric.
+        clock: the kernel's clock, for the letter that is an adaptive clock's flow.
     """
 
     dt: Array
@@ -46,10 +51,13 @@ class Phase(NamedTuple):
     """What the sub-steps of one step change.
 
     Attributes:
-        position, momentum: θ, and the whitened momentum (() where overdamped).
-        gradient, energy: of the last evaluation.
-        estimator, metric, clock: what the parts of that name remember.
-        extra: {name: memory} of the flows that have one.
+        position, momentum: θ, and the whitened momentum r = M^{-1/2} p, a pytree like θ
+            (() where overdamped).
+        gradient, energy: ∇U, a pytree like θ, and U, () in nats, of the last evaluation; ()
+            and 0 before the first.
+        estimator, metric, clock: what the kernel's estimator, preconditioner and adaptive
+            clock remember; () without a memory.
+        extra: {name: memory} of the flows that have one; it becomes `State.extra`.
     """
 
     position: PyTree
@@ -67,7 +75,9 @@ Oscillator: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class AbstractFlow(eqx.Module):
-    """One letter of a word. `letter` and `apply` must be given; see `README.md` for how.
+    """One letter of a word. `letter` and `apply` must be given.
+
+    `sgmcmc/kernels/README.md` adds one in ten lines; `langevin(word=…, flows=[…])` takes it.
 
     Attributes:
         letter: one capital, as words have it.
@@ -108,23 +118,39 @@ class AbstractFlow(eqx.Module):
 
         Args:
             phase: before.
-            t: ().
-            rows: (normals, d) floats, or random words; `noise.to_tree(rows[i], phase.position)`.
-            pace: friction, temperature, metric, clock.
+            t: () this letter's share of the step, in units of `step_size`; under a clock that
+                splits leaves a pytree of these, like θ.
+            rows: (normals, d) floats, or random words; `noise.to_tree(rows[i], phase.position)`
+                is a pytree of standard normals like θ.
+            pace: the step's friction, temperature, metric and clock.
         """
 
     def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
-        """{name: memory} at the start; {} (default) for flows without one."""
+        """{name: memory} at the start; {} (default) for flows without one.
+
+        Args:
+            position: pytree of floating arrays.
+            friction: () γ at step 0.
+            key: consumed.
+        """
         return {}
 
     def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
-        """Fields of `Info` that it knows better, at the phase in which the step began."""
+        """{field of `Info`: value} set by this flow, from the phase in which the step began."""
         return {}
 
     def oscillate(
         self, before: Oscillator, t: float, g: np.ndarray, normals: np.ndarray, friction: float
     ) -> Oscillator:
-        """(x, p, last normal) after t on U = x²/2 at T = 1, where `linear`; NumPy."""
+        """(x, p, last normal) after t on U = x²/2 at T = 1, where `linear`; NumPy.
+
+        Args:
+            before: x, p and the last normal, each coefficients over what they depend on.
+            t: the letter's share of the step.
+            g: ∇U = x where it was last evaluated, as such coefficients.
+            normals: (normals, …) the coefficients of the flow's own normals.
+            friction: γ.
+        """
         raise NotImplementedError(f"{type(self).__name__} is not linear")
 
 

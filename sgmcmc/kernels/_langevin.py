@@ -6,9 +6,10 @@ Arguments and errors: see `sgmcmc.kernels`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sgmcmc._posterior import Posterior
+from sgmcmc._schedule import Friction, ScalarOrSchedule
+from sgmcmc.clocks._base import StepSize
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.kernels._flows import LANGEVIN, AbstractFlow
@@ -17,11 +18,12 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import plan, table
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
+from sgmcmc.types import NoiseKind
 
 
 def langevin(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
     word: str,
     fractions: Sequence[float] | None = None,
@@ -29,11 +31,11 @@ def langevin(
     reuse_gradient: bool = True,
     order: int | None = None,
     batches_per_step: int = 1,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """Underdamped Langevin dynamics by any splitting, given as a word.
 
@@ -76,13 +78,13 @@ def langevin(
 
 def baoab(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """BAOAB (Leimkuhler and Matthews 2013, doi:10.1093/amrx/abs010), one gradient a step.
 
@@ -105,13 +107,13 @@ def baoab(
 
 def obabo(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """OBABO (Bussi and Parrinello 2007, arXiv 0803.4083), one gradient a step.
 
@@ -133,13 +135,13 @@ def obabo(
 
 def aboba(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """ABOBA (Leimkuhler and Matthews 2013, doi:10.1093/amrx/abs010), one gradient a step.
 
@@ -161,13 +163,13 @@ def aboba(
 
 def ubu(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """UBU (Zapatero 2017; Sanz-Serna and Zygalakis 2021, arXiv 2104.12384), one gradient a step.
 
@@ -191,13 +193,13 @@ def ubu(
 
 def bub(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """BUB (Zapatero 2017; Sanz-Serna and Zygalakis 2021, arXiv 2104.12384), one gradient a step.
 
@@ -221,13 +223,13 @@ def bub(
 
 def babo(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """BABO, Lie and Trotter's form: a leapfrog step B A B, then exact friction O.
 

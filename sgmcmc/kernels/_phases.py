@@ -6,7 +6,6 @@ Words, short lists of sub-steps and the third-order schemes differ in `phases` a
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +27,12 @@ class AbstractPhaseKernel(AbstractDynamics):
         """Rows of standard normals of a step."""
 
     @abstractmethod
-    def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
+    def phases(self, noise: Array, state: State, batch: PyTree) -> tuple[Phase, Phase]:
         """Where the word ends, which is recorded, and where the step ends, which is kept."""
 
     @property
     def swaps(self) -> bool:
-        """Whether replicas of it may exchange their temperatures."""
+        """Whether replicas of the kernel may exchange temperatures, its momentum alone rescaled."""
         return True
 
     @property
@@ -47,11 +46,11 @@ class AbstractPhaseKernel(AbstractDynamics):
         return 0.0
 
     def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
-        """`State.extra` at the start."""
+        """`State.extra` at the start, {name: memory}; `friction` is γ at step 0."""
         return {}
 
     def reports(self, phase: Phase, pace: Pace) -> dict[str, Array]:
-        """Fields of `Info` that its flows know better, at the phase in which the step began."""
+        """{field of `Info`: value} set by its flows, from the phase in which the step began."""
         return {}
 
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
@@ -93,15 +92,15 @@ class AbstractPhaseKernel(AbstractDynamics):
         return jax.ShapeDtypeStruct((self.num_normals, d), jnp.result_type(float))
 
     def momentum_at_record(self, noise: PyTree, state: State, batch: PyTree) -> PyTree:
-        """The momentum where the word ends; the state stands at another phase of it."""
+        """The momentum where the word ends; that of `State` is kicked beyond by `pending_kick`."""
         return self.phases(noise, state, batch)[0].momentum
 
-    def drive(self, noise: Array, state: State, batch: Any) -> tuple[State, Info]:
+    def drive(self, noise: Array, state: State, batch: PyTree) -> tuple[State, Info]:
         """One step. `noise` may be floats or words, whatever the kernel's own kind."""
         following, info, _ = self.advance(noise, state, batch)
         return following, info
 
-    def advance(self, noise: Array, state: State, batch: Any) -> tuple[State, Info, Phase]:
+    def advance(self, noise: Array, state: State, batch: PyTree) -> tuple[State, Info, Phase]:
         """`drive`, and the phase in which the step ends."""
         end, after = self.phases(noise, state, batch)
         time, weight = self.clock.account(state.clock, end.clock, self.friction is None)
@@ -131,14 +130,14 @@ class AbstractPhaseKernel(AbstractDynamics):
         return state._replace(estimator=estimator)
 
     def pace(self, state: State) -> Pace:
-        """The step's numbers."""
+        """dt, friction and temperature at the state's step, with the metric and the clock."""
         dt, _, _ = self.clock.tick(state.clock)
         count = state.clock.count
         friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)
         return Pace(dt, friction, self.temperature(count), self.metric, self.clock)
 
     def begin(self, state: State) -> Phase:
-        """The state as a step's sub-steps see it."""
+        """The `Phase` of a state; gradient () and energy 0 until the first evaluation."""
         zero = jnp.zeros((), trees.accumulator_dtype(state.position))
         return Phase(
             state.position, state.momentum, (), zero, state.estimator, state.metric,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
+from sgmcmc._schedule import ScalarOrSchedule
+from sgmcmc.clocks._base import StepSize
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.kernels._flows import AbstractFlow, Pace, Phase
@@ -16,7 +18,7 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import spell, table
 from sgmcmc.metrics._base import AbstractPreconditioner
 from sgmcmc.metrics._position_dependent import rmsprop
-from sgmcmc.types import Array
+from sgmcmc.types import Array, NoiseKind
 
 
 class PreconditionedStep(AbstractFlow):
@@ -43,12 +45,12 @@ class PreconditionedStep(AbstractFlow):
 
 def psgld(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    temperature: Any = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractPreconditioner | None = None,
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """pSGLD (Li et al. 2016, arXiv 1512.07666), and SGLD under any diagonal metric G(θ).
 

@@ -1,8 +1,8 @@
 """Replica exchange: chains at several temperatures that swap, so that cold ones change modes.
 
 R replicas of one kernel run at T₁ < … < T_R and see the same batches. After every `swap_every`
-steps neighbours are swapped by the rule of `sgmcmc.kernels`: pairs (1, 2), (3, 4), … after one
-group of steps, (2, 3), (4, 5), … after the next. The law is the product of the e^{−U/T_k}.
+steps neighbours are swapped by the rule of `_swaps`: pairs (1, 2), (3, 4), … after one group of
+steps, (2, 3), (4, 5), … after the next. The law is the product of the e^{−U/T_k}.
 
 **A swap exchanges temperatures, not positions.** That is the same, and moves nothing: a
 replica keeps all that belongs to its position (an estimator's snapshot or table, a metric's
@@ -25,6 +25,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range, count
@@ -46,8 +47,10 @@ class Replicas(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """The random numbers of one step: those of the kernel's steps [swap_every, R, …], and one
-    uniform number for each pair of neighbours (R − 1,).
+    """The random numbers of one step.
+
+    `steps`: those of the kernel's steps, [swap_every, R, …]; `uniforms`: (R − 1,), one for each
+    pair of neighbours.
     """
 
     steps: PyTree
@@ -55,7 +58,7 @@ class Draws(NamedTuple):
 
 
 class StretchedClock(AbstractClock):
-    """The clock of the replicas, for checks that count in steps of `swap_every` of theirs."""
+    """The replicas' clock, for `check_run`: one step stands for `factor` = `swap_every` of it."""
 
     inner: AbstractClock
     factor: int = eqx.field(static=True)
@@ -143,7 +146,7 @@ class ReplicaExchange(AbstractKernel):
         drawn = jax.vmap(lambda i: self._draw_one(rng_key, state, i))(steps)
         return Draws(drawn, self._uniforms(rng_key))
 
-    def drive(self, noise: Draws, state: State, batch: Any) -> tuple[State, Info]:
+    def drive(self, noise: Draws, state: State, batch: PyTree) -> tuple[State, Info]:
         """`swap_every` steps of all replicas, and one attempt to swap neighbours."""
 
         def pick(i: Array | int) -> PyTree:
@@ -151,7 +154,7 @@ class ReplicaExchange(AbstractKernel):
 
         return self._run(pick, noise.uniforms, state, batch)
 
-    def step(self, rng_key: Key, state: State, batch: Any = None) -> tuple[State, Info]:
+    def step(self, rng_key: Key, state: State, batch: PyTree = None) -> tuple[State, Info]:
         """`drive(draw(rng_key, state), state, batch)`, with the numbers of one step at a time."""
 
         def pick(i: Array | int) -> PyTree:
@@ -165,7 +168,7 @@ class ReplicaExchange(AbstractKernel):
         states = jax.vmap(lambda one: self.inner.refresh(one, data))(replicas.states)
         return state._replace(extra=replicas._replace(states=states))
 
-    def measure(self, positions: PyTree, batch: Any) -> swaps.Measured:
+    def measure(self, positions: PyTree, batch: PyTree) -> swaps.Measured:
         """Energies by temperature, from `batch`; `positions` by temperature too."""
         traits = self.inner.gradient.traits
         batch, posterior = as_batch(batch), self.posterior
@@ -190,12 +193,12 @@ class ReplicaExchange(AbstractKernel):
         return jax.random.uniform(key, (self.temperatures.shape[-1] - 1,))
 
     def _run(
-        self, pick: Callable[[Any], PyTree], uniforms: Array, state: State, batch: Any
+        self, pick: Callable[[Array | int], PyTree], uniforms: Array, state: State, batch: PyTree
     ) -> tuple[State, Info]:
         states, order = state.extra
         heat = self.temperatures[jnp.argsort(order)]
 
-        def advance(noise: PyTree, states: State, part: Any) -> tuple[State, Info]:
+        def advance(noise: PyTree, states: State, part: PyTree) -> tuple[State, Info]:
             one = lambda t, noise, state: self._at(t).drive(noise, state, part)  # noqa: E731
             return jax.vmap(one)(heat, noise, states)
 
@@ -235,7 +238,7 @@ class ReplicaExchange(AbstractKernel):
         report = self._report(following, info, measured.energies[partner[0]], factor)
         return following, report._replace(time=elapsed + info.time[0], acceptance=acceptance)
 
-    def _batch(self, batch: Any, i: Array | int) -> Any:
+    def _batch(self, batch: PyTree, i: Array | int) -> PyTree:
         """The batch (or batches) of the replicas' step i."""
         if self.traits.batches_per_step == 1:
             return batch
@@ -244,14 +247,14 @@ class ReplicaExchange(AbstractKernel):
             return jax.tree.map(lambda x: x[i], batch)
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * each, each), batch)
 
-    def _swap_batch(self, batch: Any) -> Any:
-        """One that no step has seen: a position knows the batches that led to it."""
+    def _swap_batch(self, batch: PyTree) -> PyTree:
+        """The step's last batch, on which no replica has moved: its noise is independent of θ."""
         return batch if self.traits.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
 
     def _partners(
         self, measured: swaps.Measured, uniforms: Array, count: Array
     ) -> tuple[Array, Array]:
-        """For each temperature, that with which it swaps (or itself), and the mean acceptance."""
+        """(R,) the temperature that each swaps with, or its own; and () the mean acceptance."""
         gap = 1 / self.temperatures[:-1] - 1 / self.temperatures[1:]
         noise = measured.noise
         if not self.correct:
@@ -266,7 +269,10 @@ class ReplicaExchange(AbstractKernel):
         return partner, jnp.sum(jnp.where(tried, chance, 0.0)) / jnp.sum(tried)
 
     def _report(self, state: State, info: Info, energy: Array, factor: Array) -> Info:
-        """What is said of the cold replica; not finite if any replica is not."""
+        """`Info` of the cold replica: U of the swap's batch, K at its new T; finite if all are.
+
+        `factor` (R,) is √(T_new/T_old) of each replica, whose square scales K.
+        """
         states, order = state.extra
         cold, squared = order[0], factor[order[0]] ** 2
         chosen = jax.tree.map(lambda x: x[cold], info._replace(position=()))
@@ -283,7 +289,7 @@ class ReplicaExchange(AbstractKernel):
 
 
 def at_temperature(kernel: AbstractPhaseKernel, temperature: Array) -> AbstractPhaseKernel:
-    """The kernel at another temperature."""
+    """The kernel with `temperature` () in the place of its own."""
     made: AbstractPhaseKernel = eqx.tree_at(lambda k: k.temperature.value, kernel, temperature)
     return made
 
@@ -306,7 +312,7 @@ def rescaled(factor: Array, states: State, kicks: PyTree) -> State:
 
 def replica_exchange(
     kernel: AbstractPhaseKernel,
-    temperatures: Any,
+    temperatures: ArrayLike,
     *,
     swap_every: int,
     energy_variance: float | Array | str = "without_replacement",
@@ -323,10 +329,12 @@ def replica_exchange(
     swap. Neighbours should be near enough for `run.info.acceptance` to be above about .1.
 
     The energies are estimated from a batch of their own, the same for all replicas, since much
-    of its noise then cancels in the difference. v is the pair's own, estimated from that
-    batch's examples (`sgmcmc.kernels`): it depends on the positions, often strongly, so an
-    average over earlier steps would be wrong for most pairs. Correct to the order in which
-    batch sums are Gaussian: take batches of 30 at least, and a² v below about n/4.
+    of its noise then cancels in the difference. v is the pair's own, (N²/n) (1 − n/N) s² with
+    s² the sample variance over that batch of the examples' differences in energy (without
+    1 − n/N where an example may come twice): it depends on the positions, often strongly, so
+    an average over earlier steps would be wrong for most pairs. That v is estimated is allowed
+    for to third order in a² v (Ceperley and Dewing 1999, physics/9812035). Correct to the order
+    in which batch sums are Gaussian: take batches of 30 at least, and a² v below about n/4.
 
     Args:
         kernel: a sampler of this library by words, overdamped or not; at its temperature it is
@@ -389,7 +397,7 @@ def replica_exchange(
     )
 
 
-def _ladder(temperatures: Any) -> Array:
+def _ladder(temperatures: ArrayLike) -> Array:
     """T₁ < … < T_R as an array."""
     ladder = jnp.asarray(temperatures, dtype=float)
     if ladder.ndim != 1 or ladder.shape[0] < 2:
@@ -404,7 +412,7 @@ def _ladder(temperatures: Any) -> Array:
     return ladder
 
 
-def _check_kernel(kernel: Any) -> None:
+def _check_kernel(kernel: object) -> None:
     if not isinstance(kernel, AbstractPhaseKernel):
         raise TypeError(
             f"kernel: got {type(kernel).__name__}; expected a sampler by sub-steps such as "

@@ -14,8 +14,9 @@ import jax
 
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
+from sgmcmc._schedule import Friction, ScalarOrSchedule
 from sgmcmc.clocks._adaptive import as_adaptive
-from sgmcmc.clocks._base import AbstractClock
+from sgmcmc.clocks._base import AbstractClock, StepSize
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.kernels._euler import EulerStep, overdamped_euler
@@ -24,7 +25,7 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import plan, spell, table
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import Identity, identity
-from sgmcmc.types import Array
+from sgmcmc.types import Array, NoiseKind, PyTree
 
 
 class ClockFlow(AbstractFlow):
@@ -40,14 +41,14 @@ class ClockFlow(AbstractFlow):
 
 
 class EulerStepOfLeaves(AbstractFlow):
-    """E with a step of its own for each leaf of the parameters; t is a pytree like them."""
+    """E with a step of its own for each leaf of θ; t is a pytree of () numbers like θ."""
 
     letter: ClassVar[str] = "E"
     normals: ClassVar[int] = 1
     moves: ClassVar[bool] = True
     reads_gradient: ClassVar[bool] = True
 
-    def apply(self, phase: Phase, t: Any, rows: Array, pace: Pace) -> Phase:
+    def apply(self, phase: Phase, t: PyTree, rows: Array, pace: Pace) -> Phase:
         def euler(x: Array, g: Array, z: Array, step: Array) -> Array:
             moved: Array = overdamped_euler(x, g, z, step, pace.temperature, pace.metric)
             return moved
@@ -57,7 +58,7 @@ class EulerStepOfLeaves(AbstractFlow):
         return phase._replace(position=position)
 
 
-def one_clock(step_size: Any) -> AbstractClock:
+def one_clock(step_size: StepSize) -> AbstractClock:
     """The adaptive clock of a word with Z.
 
     Raises:
@@ -74,13 +75,13 @@ def one_clock(step_size: Any) -> AbstractClock:
 
 def samadams(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """SamAdams (Leimkuhler, Lohmann and Whalley 2025, arXiv 2504.18911), the word ZBAOABZ.
 
@@ -110,13 +111,13 @@ def samadams(
 
 def sa_sghmc(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """SA-SGHMC: the word ZBAOABZ, by the name that the papers on networks know it by.
 
@@ -140,12 +141,12 @@ def sa_sghmc(
 
 def sa_sgld(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    temperature: Any = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> SplittingKernel:
     """SA-SGLD (arXiv 2511.11666): SGLD whose step follows the gradient.
 
@@ -182,6 +183,6 @@ def sa_sgld(
     )
 
 
-def _zbaoabz(posterior: Posterior, step_size: Any, **options: Any) -> SplittingKernel:
+def _zbaoabz(posterior: Posterior, step_size: StepSize, **options: Any) -> SplittingKernel:
     flows = table(*LANGEVIN, ClockFlow())
     return build(posterior, one_clock(step_size), plan("ZBAOABZ", flows), **options)

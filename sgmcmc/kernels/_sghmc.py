@@ -1,4 +1,4 @@
-"""SGHMC's noise with that of the gradient taken off: less is injected, the sum is right.
+"""SGHMC, whose injected noise is less by what the gradient's own noise adds.
 
 One kick of size h with gradient noise of variance V adds h²V to the momentum's. The friction
 step therefore adds 2γTh − h²V̂ alone, V̂ an estimate of V for each coordinate, given, or
@@ -7,7 +7,7 @@ step therefore adds 2γTh − h²V̂ alone, V̂ an estimate of V for each coordi
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Constant
+from sgmcmc._schedule import Constant, Friction, ScalarOrSchedule
+from sgmcmc.clocks._base import StepSize
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.gradients._noise_variance import Given, RunningVariance, given
@@ -27,19 +28,19 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import spell, table
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import Diagonal, Identity, identity
-from sgmcmc.types import Array, Key, PyTree
+from sgmcmc.types import Array, Key, NoiseKind, PyTree
 
 
 def sghmc(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
-    noise_estimate: Any = None,
+    noise: NoiseKind = "gaussian",
+    noise_estimate: PyTree | RunningVariance = None,
 ) -> SplittingKernel:
     """SGHMC (Chen, Fox and Guestrin 2014, arXiv 1402.4102), a fresh batch each step.
 
@@ -110,7 +111,7 @@ class CompensatedFriction(AbstractFlow):
         return phase._replace(momentum=momentum, extra={**phase.extra, "noise_estimate": following})
 
     def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
-        """`clipped`: the share of coordinates with V̂ above what fits."""
+        """`clipped`: the share of coordinates with h V̂ > 2γT."""
         budget = 2 * pace.friction * pace.temperature
         memory = phase.extra["noise_estimate"]
         leaves = jax.tree.leaves(self._kick_variance(memory, phase.position, pace.dt, pace))
@@ -129,8 +130,8 @@ class CompensatedFriction(AbstractFlow):
         return trees.scale(t**2, pace.metric.to_momentum(pace.metric.to_momentum(variance)))
 
 
-def _estimate(noise_estimate: Any, metric: Any) -> Given | RunningVariance:
-    """V̂ as `sghmc` takes it.
+def _estimate(noise_estimate: PyTree, metric: object) -> Given | RunningVariance:
+    """The checked V̂ of `sghmc(noise_estimate=…)`, one number for each coordinate.
 
     Raises:
         ValueError: V̂ is negative or not finite; the metric is dense.
@@ -163,7 +164,7 @@ def _require_room(kernel: SplittingKernel, estimate: Given) -> None:
         )
 
 
-def _whitened(given: Given, metric: Any) -> list[Array]:
+def _whitened(given: Given, metric: object) -> list[Array]:
     """Leaves of the variance of L ∇U, L the metric's diagonal factor."""
     scale = metric.scale if isinstance(metric, Diagonal) else jnp.ones(())
     if isinstance(scale, jax.Array) and scale.ndim == 0:

@@ -17,15 +17,16 @@ momentum r of `sgmcmc.metrics` the two letters that belong to it are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Constant, as_rate
+from sgmcmc._schedule import Constant, Friction, ScalarOrSchedule, as_rate
 from sgmcmc._special import relative_growth
+from sgmcmc.clocks._base import StepSize
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.kernels._flows import AbstractFlow, Drift, Kick, Pace, Phase
@@ -33,7 +34,7 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import plan, table
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
-from sgmcmc.types import Array, Key, PyTree
+from sgmcmc.types import Array, Key, NoiseKind, PyTree
 
 
 class ThermostatDrift(AbstractFlow):
@@ -101,14 +102,14 @@ def thermostat_friction(
 
 def sgnht(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    thermostat_mass: Any = None,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    thermostat_mass: float | Array | None = None,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
     word: str = "BADODAB",
     fractions: Sequence[float] | None = None,
 ) -> SplittingKernel:

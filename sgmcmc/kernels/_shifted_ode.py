@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -30,9 +30,9 @@ import jax.numpy as jnp
 from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Rate, as_rate
+from sgmcmc._schedule import Friction, Rate, ScalarOrSchedule, as_rate
 from sgmcmc._special import h_ratio, k_ratio, phi_ratio, psi_ratio
-from sgmcmc.clocks._base import AbstractClock
+from sgmcmc.clocks._base import AbstractClock, StepSize
 from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.gradients._minibatch import minibatch
@@ -48,7 +48,7 @@ from sgmcmc.kernels._splitting import (
 )
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
-from sgmcmc.types import Array, PyTree, State
+from sgmcmc.types import Array, NoiseKind, PyTree, State
 
 
 class _Noise(NamedTuple):
@@ -91,7 +91,7 @@ class AbstractShiftedOde(AbstractPhaseKernel):
     metric: AbstractMetric
     gradient: AbstractEstimator
     name: str = eqx.field(static=True)
-    noise: str = eqx.field(static=True)
+    noise: NoiseKind = eqx.field(static=True)
 
     @property
     def traits(self) -> Traits:
@@ -113,7 +113,7 @@ class AbstractShiftedOde(AbstractPhaseKernel):
         position = trees.add(phase.position, self.metric.to_position(shift))
         return phase._replace(position=position)
 
-    def _impulse(self, phase: Phase, batch: Any, pace: Pace) -> tuple[PyTree, Phase]:
+    def _impulse(self, phase: Phase, batch: PyTree, pace: Pace) -> tuple[PyTree, Phase]:
         """hG at the phase's position."""
         phase = self.evaluated(phase, batch)
         return trees.scale(pace.dt, self.metric.to_momentum(phase.gradient)), phase
@@ -133,7 +133,7 @@ class AbstractSort(AbstractShiftedOde):
     ) -> tuple[PyTree, PyTree]:
         """The step's shift of the position, and the momentum before its closing kick."""
 
-    def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
+    def phases(self, noise: Array, state: State, batch: PyTree) -> tuple[Phase, Phase]:
         """Where the step before ends, which is recorded, and where this one stands at last."""
         pace, phase = self.pace(state), self.begin(state)
         flow = _Flow(pace.dt, pace.friction)
@@ -192,8 +192,8 @@ class Should(AbstractSort):
 class Quicsort(AbstractShiftedOde):
     """The scheme QUICSORT: gradients at the two Gauss nodes, none at the ends."""
 
-    def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
-        """Twice the step's end: it is recorded where it stands."""
+    def phases(self, noise: Array, state: State, batch: PyTree) -> tuple[Phase, Phase]:
+        """(end, end): the step ends in the phase that is recorded."""
         left, right = 0.5 - sqrt(3) / 6, 0.5 + sqrt(3) / 6
         pace, start = self.pace(state), self.begin(state)
         flow = _Flow(pace.dt, pace.friction)
@@ -235,20 +235,21 @@ def _sum(*terms: tuple[Array | float, PyTree]) -> PyTree:
 
 def sort(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> AbstractShiftedOde:
     """SORT (Foster, Lyons and Oberhauser 2021, arXiv 2101.03446), two gradients a step.
 
     Order 3, weakly and strongly, with full gradients; on Gaussians ⟨x²⟩ is off by O(h⁴), stable
     to h √k < 4.33 at γ = 1. A step begins at its first gradient, which also closes the step
-    before; it is there that the position is recorded (see this module). Three normals
-    a coordinate. `noise="fast"` keeps covariances, but not order 3: `order` is then 2.
+    before; it is there that the position is recorded, so that no gradient is kept from one step
+    to the next. Three normals a coordinate. `noise="fast"` keeps covariances, but not order 3:
+    `traits.order` is then 2.
 
     Arguments: see `sgmcmc.kernels`.
     """
@@ -267,20 +268,20 @@ def sort(
 
 def should(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> AbstractShiftedOde:
     """ShOULD (Foster, Lyons and Oberhauser 2021, arXiv 2101.03446), two gradients a step.
 
     SORT with its noise entering as the exact flow's best guess from W, H and K. Order 3, weakly
     and strongly, with full gradients; on Gaussians ⟨x²⟩ is off by O(h⁴), stable to h √k < 4.33 at
     γ = 1. Recorded where its step begins, as SORT is. Three normals a coordinate.
-    `noise="fast"` keeps covariances, but not order 3: `order` is then 2.
+    `noise="fast"` keeps covariances, but not order 3: `traits.order` is then 2.
 
     Arguments: see `sgmcmc.kernels`.
     """
@@ -299,19 +300,20 @@ def should(
 
 def quicsort(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
-    friction: Any = 1.0,
-    temperature: Any = 1.0,
+    friction: Friction = 1.0,
+    temperature: ScalarOrSchedule = 1.0,
     metric: AbstractMetric = identity(),
     gradient: AbstractEstimator = minibatch(),
-    noise: str = "gaussian",
+    noise: NoiseKind = "gaussian",
 ) -> AbstractShiftedOde:
     """QUICSORT (2025, arXiv 2508.16485), two gradients a step.
 
     Gradients at the two Gauss nodes of the step, none at its ends. Order 3, weakly and strongly,
     with full gradients; on Gaussians ⟨x²⟩ is off by O(h³), stable to h √k < 3.40 at γ = 1. Three
-    normals a coordinate. `noise="fast"` keeps covariances, but not order 3: `order` is then 2.
+    normals a coordinate. `noise="fast"` keeps covariances, but not order 3: `traits.order` is
+    then 2.
 
     Arguments: see `sgmcmc.kernels`.
     """
@@ -330,15 +332,15 @@ def quicsort(
 
 def _third_order(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     *,
     kind: type[AbstractShiftedOde],
     name: str,
-    friction: Any,
-    temperature: Any,
+    friction: Friction,
+    temperature: ScalarOrSchedule,
     metric: AbstractMetric,
     gradient: AbstractEstimator,
-    noise: str,
+    noise: NoiseKind,
 ) -> AbstractShiftedOde:
     check_parts(posterior, metric, gradient, noise)
     require_constant(metric)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Constant, Rate, as_rate
-from sgmcmc.clocks._base import AbstractClock
+from sgmcmc._schedule import Constant, Friction, Rate, ScalarOrSchedule, as_rate
+from sgmcmc.clocks._base import AbstractClock, StepSize
 from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.kernels._base import Traits
@@ -19,7 +17,7 @@ from sgmcmc.kernels._flows import AbstractFlow, Pace, Phase
 from sgmcmc.kernels._phases import AbstractPhaseKernel
 from sgmcmc.kernels._words import GRADIENT, Plan, Word, pending_kick
 from sgmcmc.metrics._base import AbstractMetric, AbstractPreconditioner
-from sgmcmc.types import Array, Key, PyTree, State
+from sgmcmc.types import Array, Key, NoiseKind, PyTree, State
 
 
 class SplittingKernel(AbstractPhaseKernel):
@@ -37,7 +35,7 @@ class SplittingKernel(AbstractPhaseKernel):
     gradient: AbstractEstimator
     flows: dict[str, AbstractFlow]
     name: str = eqx.field(static=True)
-    noise: str = eqx.field(static=True)
+    noise: NoiseKind = eqx.field(static=True)
     plan: Plan = eqx.field(static=True)
     order: int = eqx.field(static=True)
     batches_per_step: int = eqx.field(static=True)
@@ -71,7 +69,7 @@ class SplittingKernel(AbstractPhaseKernel):
         return pending_kick(self.word)
 
     def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
-        """What the flows remember, at the start."""
+        """{name: memory} of all flows, at the start."""
         extra: dict[str, PyTree] = {}
         for i, flow in enumerate(self.flows.values()):
             extra |= flow.init(position, friction, jax.random.fold_in(key, i) if i else key)
@@ -83,7 +81,7 @@ class SplittingKernel(AbstractPhaseKernel):
             reported |= flow.report(phase, pace)
         return reported
 
-    def phases(self, noise: Array, state: State, batch: Any) -> tuple[Phase, Phase]:
+    def phases(self, noise: Array, state: State, batch: PyTree) -> tuple[Phase, Phase]:
         """Where the word ends, which is recorded, and where the step ends, which is kept."""
         pace, phase = self.pace(state), self.begin(state)
         end, gradients = phase, 0
@@ -111,7 +109,7 @@ class SplittingKernel(AbstractPhaseKernel):
         dt = pace.dt if flow.adapts else self.clock.pace(phase.clock, pace.dt)
         return flow.apply(phase, jax.tree.map(lambda x: fraction * x, dt), rows, pace)
 
-    def _batch(self, batch: Any, gradients: int) -> Any:
+    def _batch(self, batch: PyTree, gradients: int) -> PyTree:
         if self.batches_per_step == 1:
             return batch
         return jax.tree.map(lambda x: x[gradients], batch)
@@ -138,15 +136,15 @@ def dynamics_traits(
 
 def build(
     posterior: Posterior,
-    step_size: Any,
+    step_size: StepSize,
     word: Word,
     *,
     name: str,
-    friction: Any,
-    temperature: Any,
+    friction: Friction | None,
+    temperature: ScalarOrSchedule,
     metric: AbstractMetric | AbstractPreconditioner,
     gradient: AbstractEstimator,
-    noise: str,
+    noise: NoiseKind,
     order: int | None = None,
     batches_per_step: int = 1,
 ) -> SplittingKernel:
@@ -192,7 +190,7 @@ def check_batches(gradient: AbstractEstimator, gradients: int, batches_per_step:
         )
 
 
-def check_parts(posterior: Any, metric: Any, gradient: Any, noise: Any) -> None:
+def check_parts(posterior: object, metric: object, gradient: object, noise: object) -> None:
     """Raise a TypeError or ValueError that names the part of a kernel that does not fit."""
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
@@ -204,7 +202,7 @@ def check_parts(posterior: Any, metric: Any, gradient: Any, noise: Any) -> None:
         raise TypeError(f"gradient: got {gradient!r}; expected one of sgmcmc.gradients")
 
 
-def require_constant(metric: Any) -> None:
+def require_constant(metric: object) -> None:
     """Raise a TypeError if a metric changes with the position."""
     if isinstance(metric, AbstractPreconditioner):
         raise TypeError(
@@ -213,7 +211,7 @@ def require_constant(metric: Any) -> None:
         )
 
 
-def friction_rate(friction: Any, step_size: Any) -> Rate | None:
+def friction_rate(friction: Friction | None, step_size: StepSize) -> Rate | None:
     """The friction's rate; NaN where tuning is to choose it."""
     if isinstance(friction, str) and friction == "auto":
         if step_size is not None and not (

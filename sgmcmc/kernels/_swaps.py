@@ -56,7 +56,7 @@ def swap_probability(gap: Array, difference: Array, noise: Noise) -> Array:
 
 
 def penalty(variance: Array, dof: Array | float = float("inf")) -> Array:
-    """What noise of this variance (times a²) takes off the exponent."""
+    """χ²/2, and its corrections where χ² = a² v = `variance` is itself known from `dof` terms."""
     first, second = dof + 2, dof + 4
     taken = variance / 2 + variance**2 / (4 * first) + variance**3 / (3 * first * second)
     return jnp.where(jnp.isfinite(variance), taken, jnp.inf)
@@ -97,9 +97,10 @@ def exact(
     """Energies over all data, which `batch` is, or of a target without data.
 
     Args:
-        posterior, batch: as everywhere.
-        positions: with a leading axis, by temperature.
-        energy_variance: σ² of each energy where the target itself is noisy; None: none.
+        posterior: the target.
+        positions: with a leading axis R, by temperature.
+        batch: all data; None for a target without.
+        energy_variance: () σ² of each energy where the target itself is noisy; None: none.
         block_size: examples evaluated at a time.
     """
     if not posterior.has_data:
@@ -123,9 +124,10 @@ def estimated(
     """Energies from a batch, the same for all positions.
 
     Args:
-        posterior, batch: as everywhere.
-        positions: with a leading axis, by temperature.
-        energy_variance: σ² of each energy; None: that of a difference is estimated.
+        posterior: the target.
+        positions: with a leading axis R, by temperature.
+        batch: n examples that led to none of the positions; None for a target without data.
+        energy_variance: () σ² of each energy; None: that of a difference is estimated.
         replacement: whether an example may come twice in a batch.
     """
     if not posterior.has_data:
@@ -150,6 +152,6 @@ def estimated(
 
 
 def _known(energy_variance: Array | None, differences: Array) -> Noise:
-    """Of a difference of two energies with independent noise."""
+    """2σ², the variance of a difference of two energies whose noises are independent."""
     each = jnp.zeros(()) if energy_variance is None else energy_variance
     return Noise(jnp.broadcast_to(2 * each.astype(differences.dtype), differences.shape))

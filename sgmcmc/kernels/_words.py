@@ -36,7 +36,7 @@ class SubStep(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a kernel executes each step."""
+    """The sub-steps of one step, its rows of normals, its gradients, and its weak order."""
 
     substeps: tuple[SubStep, ...]
     num_normals: int
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A plan, and what its letters mean."""
+    """A plan, and {letter: flow} of its letters."""
 
     plan: Plan
     flows: Flows

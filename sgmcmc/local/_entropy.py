@@ -15,7 +15,7 @@ which is `Posterior(…).with_likelihood_power(1 / N)` without a prior.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,9 +26,9 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc import noise
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Rate, as_rate
+from sgmcmc._schedule import Rate, ScalarOrSchedule, as_rate
 from sgmcmc.kernels._base import AbstractDynamics, require_kernel
-from sgmcmc.types import Array, Key, PyTree
+from sgmcmc.types import Array, Key, PyTree, State
 
 
 class LocalGradient(NamedTuple):
@@ -50,7 +50,13 @@ class LocalGradient(NamedTuple):
 
 
 class LocalValue(NamedTuple):
-    """One estimate of F: () its value, () standard error, and () draws that carried weight."""
+    """One estimate of F.
+
+    Attributes:
+        value: () F, in the units of f and T.
+        standard_error: () of it.
+        effective_samples: () Kish's count of the draws that carried weight.
+    """
 
     value: Array
     standard_error: Array
@@ -58,7 +64,15 @@ class LocalValue(NamedTuple):
 
 
 class LocalEntropy(eqx.Module):
-    """F and ∇F; made by `local_entropy`. A pytree: its numbers are leaves."""
+    """F and ∇F; made by `local_entropy`. A pytree: its numbers are leaves.
+
+    Attributes:
+        kernel: of the inner steps.
+        precision: γ, a number or a schedule of the outer step.
+        averaging: weight of the *new* inner point; None: the plain mean.
+        num_steps: L, inner steps that are averaged.
+        num_burnin: inner steps before.
+    """
 
     kernel: AbstractDynamics
     precision: Rate
@@ -95,7 +109,9 @@ class LocalEntropy(eqx.Module):
         state = kernel.init(params, begin_key)
         carry = (state, self.start(params), jnp.asarray(True))
 
-        def inner(carry: tuple[Any, PyTree, Array], given: tuple[Array, PyTree]) -> Any:
+        def inner(
+            carry: tuple[State, PyTree, Array], given: tuple[Array, PyTree]
+        ) -> tuple[tuple[State, PyTree, Array], Array]:
             state, mean, finite = carry
             t, batch = given
             state, info = kernel.step(jax.random.fold_in(step_key, t), state, batch)
@@ -156,7 +172,7 @@ class LocalEntropy(eqx.Module):
         error = temperature * jnp.sqrt(jnp.maximum(1 / effective - 1 / num_samples, 0))
         return LocalValue(value, error, effective)
 
-    def about(self, center: PyTree, precision: Array) -> Any:
+    def about(self, center: PyTree, precision: Array) -> AbstractDynamics:
         """The kernel, its posterior localised about `center`."""
         posterior = self.kernel.posterior.localized(center, precision)
         return eqx.tree_at(lambda k: k.posterior, self.kernel, posterior)
@@ -166,7 +182,7 @@ class LocalEntropy(eqx.Module):
         return jax.tree.map(jnp.asarray, params)
 
     def _weight(self, t: Array) -> Array:
-        """Of inner step t in the average."""
+        """The weight of step t in the average: 0 in the burn-in, then a, or 1/k for the kth."""
         made = t - self.num_burnin
         if self.averaging is None:
             return jnp.where(made < 0, 0.0, 1.0 / jnp.maximum(made + 1, 1))
@@ -174,8 +190,8 @@ class LocalEntropy(eqx.Module):
 
 
 def local_entropy(
-    kernel: Any,
-    precision: Any,
+    kernel: AbstractDynamics,
+    precision: ScalarOrSchedule,
     *,
     num_steps: int = 20,
     averaging: float | None = 0.25,
@@ -189,8 +205,8 @@ def local_entropy(
             T = 0 it optimises, and the gradient is that of the proximal point.
         precision: γ > 0, in 1/units²; a number, or a schedule of the outer step (`scoping`).
         num_steps: L ≥ 1, the inner steps that are averaged. Each costs a step of `kernel`.
-        averaging: a in (0, 1], the weight of a new point; None: the plain mean of the L
-            points, x not among them.
+        averaging: a in (0, 1], the weight of the *new* point, μ ← (1 − a) μ + a y; default
+            0.25. None: the plain mean of the L points, x not among them.
         num_burnin: inner steps before the average begins, ≥ 0.
 
     Returns:
@@ -232,6 +248,12 @@ def scoping(initial: float, growth: float, limit: float = math.inf) -> Partial:
         initial: γ₀ > 0, in 1/units².
         growth: γ₁ ≥ 0, per outer step.
         limit: the most that γ_t becomes, > 0; default no limit.
+
+    Returns:
+        A schedule, step () -> γ_t (), for `precision` and `coupling` arguments.
+
+    Raises:
+        ValueError: an argument out of range.
     """
     check_range(initial, "initial", above_zero=True)
     check_range(growth, "growth", above_zero=False)
@@ -245,7 +267,12 @@ def _grown(initial: Array, growth: Array, limit: Array, step: Array) -> Array:
 
 
 class Privacy(NamedTuple):
-    """See `gibbs_privacy`."""
+    """What `gibbs_privacy` returns.
+
+    Attributes:
+        epsilon: ε of ε-differential privacy, for one draw.
+        thermal_noise: √(2T).
+    """
 
     epsilon: float
     thermal_noise: float
@@ -270,6 +297,9 @@ def gibbs_privacy(
 
     Returns:
         `Privacy(epsilon, thermal_noise)`, the latter √(2T), by which the paper sets T.
+
+    Raises:
+        TypeError, ValueError: an argument out of range, by name.
     """
     numbers = {"temperature": temperature, "loss_range": loss_range, "power": power}
     for name, value in numbers.items():

@@ -7,8 +7,6 @@ One step of this kernel is an outer step of `sgmcmc.optim.entropy_sgld`, with an
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -17,7 +15,7 @@ from sgmcmc import _tree as trees
 from sgmcmc import noise
 from sgmcmc._checks import check_range, positive
 from sgmcmc._posterior import Posterior
-from sgmcmc.clocks._base import AbstractClock
+from sgmcmc.clocks._base import AbstractClock, StepSize
 from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.kernels._base import AbstractKernel, Traits, shown
 from sgmcmc.local._entropy import LocalEntropy
@@ -51,7 +49,7 @@ class GibbsKernel(AbstractKernel):
             batches=inner.batches,
         )
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, float | str | None]:
         """The outer step size, and the inner kernel's temperature."""
         return {
             "step_size": shown(self.clock.step_size),
@@ -65,13 +63,13 @@ class GibbsKernel(AbstractKernel):
         return State(position, (), (), (), self.clock.init(position))
 
     def draw(self, rng_key: Key, state: State) -> tuple[PyTree, Key]:
-        """The outer normals, and the inner loop's key: its kernel draws as it steps."""
+        """The outer step's normals, like θ, and a key from which the inner steps draw."""
         outer, inner = jax.random.split(rng_key)
         row = noise.draw(outer, state.position, 1, "gaussian")[0]
         return noise.to_tree(row, state.position), inner
 
-    def drive(self, noise: tuple[PyTree, Key], state: State, batch: Any) -> tuple[State, Info]:
-        """One outer step; `batch` holds those of the inner steps along a leading axis."""
+    def drive(self, noise: tuple[PyTree, Key], state: State, batch: PyTree) -> tuple[State, Info]:
+        """One outer step; `batch` has one batch for each inner step along a leading axis."""
         normals, key = noise
         if self.length == 1:
             batch = jax.tree.map(lambda x: x[None], batch)
@@ -93,7 +91,9 @@ class GibbsKernel(AbstractKernel):
         return state._replace(position=position, clock=clock), info
 
 
-def gibbs_posterior(entropy: LocalEntropy, step_size: Any, *, power: float = 1.0) -> GibbsKernel:
+def gibbs_posterior(
+    entropy: LocalEntropy, step_size: StepSize, *, power: float = 1.0
+) -> GibbsKernel:
     """A sampler of exp(βF/T), for `sgmcmc.sample`: Entropy-SGLD with any inner sampler.
 
     Each step runs the inner loop from x and costs its L batches. The law is approximate: the
@@ -103,8 +103,8 @@ def gibbs_posterior(entropy: LocalEntropy, step_size: Any, *, power: float = 1.0
 
     Args:
         entropy: from `sgmcmc.local.local_entropy`, of a kernel at a temperature T > 0.
-        step_size: η > 0, a number or a schedule of the outer step.
-        power: β > 0.
+        step_size: η > 0, a number, a schedule of the outer step, or a clock.
+        power: β > 0; default 1.
 
     Returns:
         A kernel.

@@ -1,7 +1,15 @@
-"""The compiled loop: chunks of steps, chains side by side, progress."""
+"""The compiled loop: chunks of steps, chains side by side, progress.
+
+`sgmcmc.sample` drives it. For benchmarks, and for loops of one's own around it, `chains` stands
+at step 0 and `advance` makes some steps as one chunk.
+"""
 
 from sgmcmc.loop._devices import use_cpu_devices
+from sgmcmc.loop._start import Chains, advance, chains
 
 __all__ = [
+    "Chains",
+    "advance",
+    "chains",
     "use_cpu_devices",
 ]

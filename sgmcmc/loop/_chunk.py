@@ -19,6 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from sgmcmc import _tree as trees
 from sgmcmc.kernels._base import AbstractKernel
+from sgmcmc.loop._chain import take_step
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams import _streams as streams
 from sgmcmc.types import Array, Info, Key, PyTree, State
@@ -81,6 +82,32 @@ class Span(NamedTuple):
     num_draws: Array
     steps_per_draw: Array
     record: Array
+
+
+class Piece(NamedTuple):
+    """What one chunk makes: groups of steps, and whether each ends in a draw."""
+
+    num_draws: int
+    steps_per_draw: int
+    record: bool
+
+    @property
+    def steps(self) -> int:
+        return self.num_draws * self.steps_per_draw
+
+    def from_step(self, start: int) -> Span:
+        """The span that begins at step `start`."""
+        number = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
+        return Span(
+            number(start),
+            number(self.num_draws),
+            number(self.steps_per_draw),
+            jnp.asarray(self.record),
+        )
+
+
+# A chunk of no step: it compiles, and says what shapes a draw has.
+NO_STEP = Piece(0, 1, False)
 
 
 class Recorded(NamedTuple):
@@ -146,14 +173,7 @@ def _advance(
     source = kernel.source(program.stream, program.batch_size, inputs.data)
 
     def step(t: Array, state: State, order: Array) -> tuple[State, Array, Info]:
-        state = refreshed(kernel, t, state, inputs.data, over_chains)
-        order, batch, axes = batches.next_batch(source, keys.stream, t, order, over_chains)
-
-        def one(key: Key, state: State, batch: Any) -> tuple[State, Info]:
-            return kernel.step(jax.random.fold_in(key, t), state, batch)
-
-        state, info = over_chains(one, in_axes=(0, 0, axes))(keys.noise, state, batch)
-        return state, order, info
+        return take_step(kernel, source, keys.noise, keys.stream, t, state, order, over_chains)
 
     def unseen(t: Array, loop: _Loop) -> _Loop:
         # What nobody reads of `info` is not computed: norms cost a tenth of a step.
@@ -210,20 +230,6 @@ class _Loop(NamedTuple):
     order: Array
     failed: Array
     elapsed: tuple[Array, Array]
-
-
-def refreshed(
-    kernel: AbstractKernel, t: Array, state: State, data: PyTree, over_chains: Callable[..., Any]
-) -> State:
-    """`state` before step t, with what the kernel recomputes from all data every so often.
-
-    The first state has it from `init`.
-    """
-    every = kernel.traits.refresh_every
-    if every is None:
-        return state
-    refresh = over_chains(lambda state: kernel.refresh(state, data))
-    return jax.lax.cond((t > 0) & (t % every == 0), refresh, lambda state: state, state)
 
 
 def _add_time(elapsed: tuple[Array, Array], time: Array) -> tuple[Array, Array]:

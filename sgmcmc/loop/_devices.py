@@ -6,6 +6,8 @@ import contextlib
 
 import jax
 
+from sgmcmc._checks import _is_index
+
 METHODS = ("auto", "vmap", "map", "sharded_vmap", "sharded_map")
 
 
@@ -18,7 +20,7 @@ def use_cpu_devices(count: int) -> None:
         ValueError: `count` < 1.
         RuntimeError: JAX has started already, with another number of devices.
     """
-    if isinstance(count, bool) or not hasattr(count, "__index__") or count < 1:
+    if isinstance(count, bool) or not _is_index(count) or count < 1:
         raise ValueError(f"count: got {count!r}; allowed: an integer ≥ 1")
     with contextlib.suppress(RuntimeError):  # JAX has started; it may have as many already
         jax.config.update("jax_num_cpu_devices", int(count))

@@ -2,7 +2,8 @@
 
 A metric stands for G = M⁻¹ = L Lᵀ, best an estimate of the target's covariance. With G constant
 this is the identity metric in the coordinates L⁻¹θ: laws are unchanged. `rmsprop` and
-`position_dependent`, for `psgld`, change with the position.
+`position_dependent`, for `psgld`, change with the position. One of your own: `AbstractMetric`
+where it is constant, `AbstractPreconditioner` where it is not.
 """
 
 from sgmcmc.metrics._base import AbstractMetric, AbstractPreconditioner

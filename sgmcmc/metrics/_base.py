@@ -11,42 +11,47 @@ from sgmcmc.types import PyTree
 
 
 class AbstractMetric(eqx.Module):
-    """A constant G = M⁻¹ = L Lᵀ, by its two maps L and Lᵀ.
+    """A constant G = M⁻¹ = L Lᵀ, by its two maps L and Lᵀ: `to_position`, `to_momentum`.
 
-    Kernels keep the whitened momentum r = M^{-1/2} p ~ N(0, T I), so that these are all they
-    need.
+    Kernels keep the whitened momentum r = M^{-1/2} p ~ N(0, T I), and need nothing else of a
+    metric. To write one, subclass and give the two maps, whose numbers are array fields; the
+    page "The house" has one in ten lines.
     """
 
     @property
     def name(self) -> str:
-        """As it is told to the user."""
+        """As `repr(kernel)` and a run's `config` have it; the class's name by default."""
         return type(self).__name__.lower()
 
     def check(self, position: PyTree) -> None:
-        """Raise a ValueError unless it fits `position`; the leaf is named."""
+        """Raise a ValueError unless it fits `position`; the leaf is named. Default: any does."""
 
     @abstractmethod
     def to_position(self, momentum: PyTree) -> PyTree:
-        """L r."""
+        """L r: a pytree like r, whose structure, shapes and dtypes are those of θ."""
 
     @abstractmethod
     def to_momentum(self, gradient: PyTree) -> PyTree:
-        """Lᵀ g."""
+        """Lᵀ g: a pytree like g, whose structure, shapes and dtypes are those of θ."""
 
 
 class AbstractPreconditioner(eqx.Module):
-    """A diagonal G(θ) that changes with the position, and Γ_i = ∂G_i/∂θ_i; for `psgld`."""
+    """A diagonal G(θ) that changes with the position, and Γ_i = ∂G_i/∂θ_i; for `psgld`.
+
+    To write one, subclass and give `evaluate`, and `init` where it remembers. Where G is a
+    plain function of θ, `metrics.position_dependent(function)` is shorter.
+    """
 
     @property
     def name(self) -> str:
-        """As it is told to the user."""
+        """As `repr(kernel)` and a run's `config` have it; the class's name by default."""
         return type(self).__name__.lower()
 
     def check(self, position: PyTree) -> None:
-        """Raise a ValueError unless it fits `position`; the leaf is named."""
+        """Raise a ValueError unless it fits `position`; the leaf is named. Default: any does."""
 
     def init(self, position: PyTree) -> PyTree:
-        """The first memory; () without one."""
+        """The first memory, kept in `State.metric`; () (default) without one."""
         return ()
 
     @abstractmethod
@@ -64,4 +69,8 @@ class AbstractPreconditioner(eqx.Module):
             position: θ.
             gradient: ∇U there, on that batch.
             memory: what `init` or the call before returned.
+
+        Returns:
+            G and Γ, pytrees like `position`, G > 0 throughout; and a memory of the shapes and
+            dtypes of `memory`. A Γ of zeros leaves it out, and draws from another law.
         """

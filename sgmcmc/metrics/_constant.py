@@ -1,13 +1,4 @@
-"""Metrics: the mass of underdamped kernels, the preconditioner of overdamped ones.
-
-A metric stands for G = M⁻¹ = L Lᵀ, best an estimate of the target's covariance. Kernels
-keep the whitened momentum r = M^{-1/2} p ~ N(0, T I), so that they need two maps alone:
-
-    to_position(r) = L r,      to_momentum(g) = Lᵀ g.
-
-With G constant this is the identity metric in the coordinates L⁻¹θ: laws are unchanged.
-`rmsprop` and `position_dependent`, for `psgld`, change with the position.
-"""
+"""Constant metrics G = L Lᵀ: identity, diagonal, dense. With G = I in the coordinates L⁻¹θ."""
 
 from __future__ import annotations
 

@@ -4,9 +4,6 @@ Noise of size √(2hT G(θ)) alone pushes a chain to where G is small, and draws
 e^{−U/T}/G in one dimension. The drift T Γ, Γ_i = ∂G_i/∂θ_i, makes up for it:
 
     θ_i ← θ_i − h G_i ∇_i U + h T Γ_i + √(2hT G_i) ξ_i.
-
-A preconditioner offers `init(position) -> memory` and `evaluate(gradient_at, position,
-gradient, memory) -> (G, Γ, memory)`; `gradient_at(position)` is ∇U on the step's own batch.
 """
 
 from __future__ import annotations
@@ -54,7 +51,7 @@ class PositionDependent(AbstractPreconditioner):
 
 
 class RMSPropMemory(NamedTuple):
-    """V, like the parameters, and the steps that went into it."""
+    """V, a pytree like θ in float32 at least, and () int32 the gradients in it."""
 
     square: PyTree
     steps: Array
@@ -130,8 +127,10 @@ def rmsprop(
     """G = 1/(ε + √V), V ← a V + (1 − a) g², the preconditioner of `psgld`.
 
     Args:
-        decay: a in [0, 1), the memory; about 1/(1 − a) steps.
-        epsilon: ε > 0, the λ of the paper, which bounds G by 1/ε.
+        decay: a in [0, 1), the weight of the *old* V: a memory of about 1/(1 − a) steps;
+            default 0.99.
+        epsilon: ε > 0, the λ of the paper, in units of the gradient; bounds G by 1/ε. Default
+            1e-5.
         gamma: add Γ_i = −(1 − a) g_i ∂_i g_i / (√V_i (ε + √V_i)²), the derivative of this
             step's G, exactly. That costs one Hessian-vector product a parameter: for small
             models. It is left out while V rests on fewer than 1/(1 − a) gradients: V begins

@@ -17,7 +17,14 @@ on the L-th call: a gradient step of Σ_a [−F(x_a; γ) + (ρ/2) ‖x_a − x̄
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
+
+from sgmcmc._schedule import ScalarOrSchedule
+
+if TYPE_CHECKING:
+    import optax
+
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -58,7 +65,7 @@ class EntropyState(NamedTuple):
 
 
 class EntropyOptimizer(eqx.Module):
-    """What `update` needs: its numbers are leaves."""
+    """Entropy-SGD's checked numbers, as leaves, and its two optax functions."""
 
     learning_rate: Rate
     precision: Rate
@@ -121,7 +128,7 @@ class EntropyOptimizer(eqx.Module):
         return jax.tree.map(move, params, anchor, gradient, normals)
 
     def start(self, anchor: PyTree) -> PyTree:
-        """Where the average begins."""
+        """Where the running mean μ of an outer step begins: at x."""
         return anchor
 
     def outer_step(
@@ -134,7 +141,7 @@ class EntropyOptimizer(eqx.Module):
 
 
 class EntropySampler(EntropyOptimizer):
-    """The same with noise in the outer step."""
+    """`EntropyOptimizer` with √(2ηT/β) ξ in the outer step: Entropy-SGLD."""
 
     power: Array = eqx.field(kw_only=True)
 
@@ -154,16 +161,16 @@ class EntropySampler(EntropyOptimizer):
 
 def entropy_sgd(
     key: Key,
-    learning_rate: Any,
+    learning_rate: ScalarOrSchedule,
     *,
-    precision: Any,
+    precision: ScalarOrSchedule,
     step_size: float,
     num_steps: int = 20,
     averaging: float = 0.25,
     temperature: float = 1e-8,
     momentum: float = 0.0,
     absorbed: bool = False,
-) -> Any:
+) -> optax.GradientTransformation:
     """Entropy-SGD, for an ordinary optax training loop or `sgmcmc.optim.fit`.
 
     Each call takes the gradient of one minibatch at the parameters, so L calls are one outer
@@ -177,14 +184,15 @@ def entropy_sgd(
         learning_rate: η > 0 of x ← x − η γ (x − μ); a number or a schedule of the outer step.
         precision: γ > 0, a number or a schedule of the outer step (`sgmcmc.local.scoping`).
         step_size: h > 0 of the inner steps.
-        num_steps: L ≥ 1.
-        averaging: a in (0, 1].
+        num_steps: L ≥ 1, default 20.
+        averaging: a in (0, 1], the weight of the *new* inner point; default 0.25.
         temperature: T ≥ 0; default the programs' ε² with ε = 1e-4.
         momentum: m in [0, 1) of the inner steps, Nesterov's: v ← m v + g, and g + m v in the
             place of g, with v = 0 at every outer step. The authors' programs have 0.9. With
             m > 0 the inner loop is not Langevin dynamics at T any more, and μ no mean of the
             localised posterior.
-        absorbed: the outer step is x ← x − η (x − μ), as in the authors' programs.
+        absorbed: the outer step is x ← x − η (x − μ), as in the authors' programs; default
+            False.
 
     `sgmcmc.convert.entropy_sgd` has the numbers of the published forms, ready to be passed on:
     `entropy_sgd(key, 1.0, precision=1e-3, **convert.entropy_sgd("code", 0.1)._asdict())`.
@@ -205,16 +213,16 @@ def entropy_sgd(
 
 def entropy_sgld(
     key: Key,
-    learning_rate: Any,
+    learning_rate: ScalarOrSchedule,
     *,
     temperature: float,
-    precision: Any,
+    precision: ScalarOrSchedule,
     step_size: float,
     power: float = 1.0,
     num_steps: int = 20,
     averaging: float = 0.25,
     absorbed: bool = False,
-) -> Any:
+) -> optax.GradientTransformation:
     """Entropy-SGLD: Entropy-SGD whose anchor is a draw from about exp(βF/T).
 
         x ← x − η γ (x − μ) + √(2ηT/β) ξ
@@ -244,16 +252,16 @@ def entropy_sgld(
 
 
 def numbers(
-    key: Any,
-    learning_rate: Any,
-    precision: Any,
-    step_size: Any,
-    num_steps: Any,
-    averaging: Any,
-    temperature: Any,
-    momentum: Any,
+    key: Key,
+    learning_rate: ScalarOrSchedule,
+    precision: ScalarOrSchedule,
+    step_size: float,
+    num_steps: int,
+    averaging: float,
+    temperature: float,
+    momentum: float,
     absorbed: bool,
-) -> dict[str, Any]:
+) -> dict[str, PyTree]:
     """The checked fields of an `EntropyOptimizer`."""
     checks.count(num_steps, "num_steps", least=1)
     check_range(momentum, "momentum", above_zero=False, below=1.0)
@@ -271,8 +279,8 @@ def numbers(
     }
 
 
-def transformation(optimizer: EntropyOptimizer) -> Any:
-    """As optax has it, of `Partial`s: other numbers are the same trace, and jax.jit takes them."""
+def transformation(optimizer: EntropyOptimizer) -> optax.GradientTransformation:
+    """An `optax.GradientTransformation` of two `Partial`s, which share a trace over numbers."""
     import optax  # not at the top: `import sgmcmc` is quick without it
 
     return optax.GradientTransformation(Partial(_init, optimizer), Partial(_update, optimizer))
@@ -300,7 +308,7 @@ class ParleState(EntropyState):
 
 
 class Parle(EntropyOptimizer):
-    """Inner steps go number by number, so that the replica axis matters in the outer one alone."""
+    """`EntropyOptimizer` of n replicas; only the outer step, with x̄, sees the replica axis."""
 
     coupling: Rate = eqx.field(kw_only=True)
     num_replicas: int = eqx.field(kw_only=True, static=True)
@@ -329,17 +337,17 @@ class Parle(EntropyOptimizer):
 def parle(
     key: Key,
     num_replicas: int,
-    learning_rate: Any,
+    learning_rate: ScalarOrSchedule,
     *,
-    precision: Any,
-    coupling: Any,
+    precision: ScalarOrSchedule,
+    coupling: ScalarOrSchedule,
     step_size: float,
     num_steps: int = 25,
     averaging: float = 0.25,
     temperature: float = 0.0,
     momentum: float = 0.0,
     absorbed: bool = False,
-) -> Any:
+) -> optax.GradientTransformation:
     """Parle: n replicas of Entropy-SGD, coupled to their mean every L steps.
 
     The parameters and the gradients have a leading replica axis, as `sgmcmc.optim.fit(…,

@@ -7,7 +7,6 @@ Step t takes its batch and its key from key and counter alone: where chunks end 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,8 +19,7 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
-from sgmcmc.loop._driver import CHUNK_SECONDS, interrupts
-from sgmcmc.loop._progress import Progress
+from sgmcmc.loop._driver import AbstractJob, Facts, drive
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams._streams import Stream
 from sgmcmc.types import Array, Batch, Key, PyTree
@@ -120,101 +118,12 @@ def fit(
     )  # fmt: skip
     every = total if evaluate is None else (evaluate_every or epoch)
     moving = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), moving)
-    return _run(inputs, moving, total, num_replicas or 1, evaluate, every, chunk_steps, progress)
-
-
-@dataclasses.dataclass
-class _Record:
-    """What the host keeps while a fit runs."""
-
-    inputs: FitInputs
-    replicas: int
-    losses: list[np.ndarray] = dataclasses.field(default_factory=list)
-    evaluations: list[Evaluation] = dataclasses.field(default_factory=list)
-    made: int = 0
-    compile_time: float = 0.0
-    wall_time: float = 0.0
-
-    def snapshot(self, carry: FitCarry) -> Snapshot:
-        # Copies, since the next chunk takes the carry's buffers.
-        carry = trees.copy(carry)
-        fixed = self.inputs.loss.fixed
-        best = evaluated(carry.state, carry.params)
-        return Snapshot(
-            eqx.combine(best, fixed), eqx.combine(carry.params, fixed), carry.state,
-            self.made, self.made * self.replicas, self.wall_time,
-        )  # fmt: skip
-
-    def finished(self, carry: FitCarry, interrupted: bool) -> Fitted:
-        # A chunk that broke off has taken the carry with it.
-        lost = any(x.is_deleted() for x in jax.tree.leaves(carry))
-        end = None if lost else self.snapshot(carry)
-        params, last, state = (None, None, None) if end is None else end[:3]
-        losses = np.concatenate(self.losses) if self.losses else np.empty(0)
-        return Fitted(
-            params, last, state, losses, self.evaluations, self.made, self.made * self.replicas,
-            self.compile_time, self.wall_time, interrupted,
-        )  # fmt: skip
-
-
-def _run(
-    inputs: FitInputs,
-    params: PyTree,
-    total: int,
-    replicas: int,
-    evaluate: Callable[[Snapshot], Any] | None,
-    every: int,
-    chunk_steps: int | None,
-    progress: bool,
-) -> Fitted:
-    record = _Record(inputs, replicas)
-    began = time.perf_counter()
-    carry = trees.copy(start(inputs, params))
-    number = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
-    carry, _, made = advance((inputs, number(0), number(0)), carry)
-    made.block_until_ready()
-    record.compile_time = time.perf_counter() - began
-    bar = Progress(total, progress, name="fitting")
-    wanted, bad = chunk_steps or 1, False
-
-    def look() -> None:
-        if evaluate is not None:
-            at = record.snapshot(carry)
-            spent = (at.num_steps, at.gradient_evaluations, at.wall_time)
-            record.evaluations.append(Evaluation(*spent, evaluate(at)))
-
-    try:
-        with interrupts() as interrupted:
-            look()
-            while record.made < total and not interrupted and not bad:
-                steps = min(wanted, total - record.made, every - record.made % every, CAPACITY)
-                began = time.perf_counter()
-                carry, losses, made = advance((inputs, number(record.made), number(steps)), carry)
-                done = int(made)
-                values = np.asarray(losses)[:done]
-                seconds = time.perf_counter() - began
-                record.losses.append(values)
-                record.made += done
-                record.wall_time += seconds
-                bad = not np.isfinite(values[-1]).all()
-                if chunk_steps is None:
-                    # At most ten times the last, since a first chunk's rate says little.
-                    wanted = int(min(10 * wanted, max(1.0, CHUNK_SECONDS * steps / seconds)))
-                bar.update(done, f"loss {values.mean():.4g}")
-                if not bad and (record.made % every == 0 or record.made == total):
-                    look()
-    except BaseException as error:
-        # Whatever it was (a second Ctrl-C, an error in `evaluate`), what was made is not lost.
-        error.fitted = record.finished(carry, True)  # type: ignore[attr-defined]
-        error.add_note("What was made so far is in this error's `.fitted`.")
-        raise
-    finally:
-        bar.close()
-    fitted = record.finished(carry, bool(interrupted) and record.made < total)
-    if bad or not bool(trees.all_finite(carry.params)):
-        what = "the loss is" if bad else "the parameters are"
+    job = _Fitting(inputs, moving, total, num_replicas or 1, evaluate, every)
+    fitted = drive(job, chunk_steps, progress)
+    if job.bad or not bool(trees.all_finite(job.carry.params)):
+        what = "the loss is" if job.bad else "the parameters are"
         raise NonFiniteLossError(
-            f"{what} not finite at step {record.made - 1} of {total} (steps count from 0). Try "
+            f"{what} not finite at step {job.steps - 1} of {total} (steps count from 0). Try "
             "a smaller learning rate, and look for NaN in the data. The trace of the loss is in "
             "this error's `.fitted.losses`.",
             fitted,
@@ -237,6 +146,85 @@ def _total(num_steps: int | None, num_epochs: int | None, epoch: int, data: PyTr
     if num_steps >= 2**31 - CAPACITY:
         raise ValueError(f"num_steps: got {num_steps:,}; allowed: < 2³¹ − {CAPACITY}")
     return int(num_steps)
+
+
+class _Fitting(AbstractJob["Fitted"]):
+    """The chunks of a fit: its losses, and a look every so often."""
+
+    name, kept_as = "fitting", "fitted"
+    carry: FitCarry
+    total: int
+
+    def __init__(
+        self,
+        inputs: FitInputs,
+        params: PyTree,
+        total: int,
+        replicas: int,
+        evaluate: Callable[[Snapshot], Any] | None,
+        every: int,
+    ) -> None:
+        self.inputs, self.evaluate = inputs, evaluate
+        self.total, self.replicas, self.every = total, replicas, every
+        self.params = params
+        self.steps, self.bad, self.wall_time = 0, False, 0.0
+        self.losses: list[np.ndarray] = []
+        self.evaluations: list[Evaluation] = []
+
+    def begin(self) -> None:
+        self.carry = trees.copy(start(self.inputs, self.params))
+        self._chunk(0)
+
+    def finished(self) -> bool:
+        return self.steps >= self.total or self.bad
+
+    def advance(self, wanted: int) -> int:
+        left = min(self.total - self.steps, self.every - self.steps % self.every)
+        values = self._chunk(min(wanted, left, CAPACITY))
+        self.losses.append(values)
+        self.steps += len(values)
+        self.bad = not np.isfinite(values[-1]).all()
+        return len(values)
+
+    def took(self, seconds: float) -> None:
+        self.wall_time += seconds
+
+    def facts(self) -> Facts:
+        return Facts(f"loss {self.losses[-1].mean():.4g}")
+
+    def between(self) -> None:
+        due = self.steps % self.every == 0 or self.steps == self.total
+        if self.evaluate is None or self.bad or not due:
+            return
+        at = self._snapshot()
+        spent = (at.num_steps, at.gradient_evaluations, at.wall_time)
+        self.evaluations.append(Evaluation(*spent, self.evaluate(at)))
+
+    def result(self, interrupted: bool) -> Fitted:
+        end = None if self.carry_is_lost() else self._snapshot()
+        params, last, state = (None, None, None) if end is None else end[:3]
+        losses = np.concatenate(self.losses) if self.losses else np.empty(0)
+        return Fitted(
+            params, last, state, losses, self.evaluations, self.steps, self.steps * self.replicas,
+            self.compile_time, self.wall_time, interrupted,
+        )  # fmt: skip
+
+    def _snapshot(self) -> Snapshot:
+        # Copies, since the next chunk takes the carry's buffers.
+        carry = trees.copy(self.carry)
+        fixed = self.inputs.loss.fixed
+        best = evaluated(carry.state, carry.params)
+        return Snapshot(
+            eqx.combine(best, fixed), eqx.combine(carry.params, fixed), carry.state,
+            self.steps, self.steps * self.replicas, self.wall_time,
+        )  # fmt: skip
+
+    def _chunk(self, steps: int) -> np.ndarray:
+        """The losses of a finished chunk, waited for: an error of the device is raised here."""
+        span = jnp.asarray(self.steps, jnp.int32), jnp.asarray(steps, jnp.int32)
+        made = advance((self.inputs, *span), self.carry)
+        self.carry, losses, done = jax.block_until_ready(made)
+        return np.asarray(losses)[: int(done)]
 
 
 class Snapshot(NamedTuple):

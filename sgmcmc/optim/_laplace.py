@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -35,7 +36,7 @@ def laplace(
     data: PyTree = None,
     *,
     num_steps: int = 4_000,
-    learning_rate: Any = 0.02,
+    learning_rate: float | Callable[[Array], Array] = 0.02,
 ) -> Laplace:
     """The mode and the inverse Hessian there, for posteriors of few parameters.
 
@@ -131,7 +132,7 @@ class _Whitened(eqx.Module):
     posterior: Posterior
     start: Array
     factor: Array
-    unravel: Any = eqx.field(static=True)
+    unravel: Callable[[Array], PyTree] = eqx.field(static=True)
 
     def place(self, z: Array) -> PyTree:
         return self.unravel(self.start + self.factor @ z)

@@ -10,8 +10,15 @@ of batch normalisation belong to the weights they were taken with: see
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from jax.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import optax
+
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +48,7 @@ class AverageState(NamedTuple):
         return self.average
 
 
-def weight_average(start: int, period: int) -> Any:
+def weight_average(start: int, period: int) -> optax.GradientTransformation:
     """The running mean of the parameters after steps start, start + period, …, as optax has it.
 
     Last in a chain: it leaves the updates as they are, and anything after it would change the
@@ -94,7 +101,7 @@ def _update(
     return updates, AverageState(average, state.number + taken.astype(jnp.int32), step)
 
 
-def _wide(x: Any) -> Array:
+def _wide(x: ArrayLike) -> Array:
     x = jnp.asarray(x)
     # A copy: buffers of the parameters may be donated.
     return jnp.array(x, jnp.promote_types(x.dtype, jnp.float32))
@@ -106,7 +113,7 @@ def swa_schedule(
     *,
     start: int,
     steps_per_epoch: int = 1,
-) -> Callable[[Any], Array]:
+) -> Callable[[ArrayLike], Array]:
     """SWA's learning rate: constant, then linear down, then constant from .9 of `start` on.
 
     With t = e/start, e the epoch counted from 0: η₀ up to t = .5, swa_learning_rate from
@@ -121,6 +128,9 @@ def swa_schedule(
 
     Returns:
         An optax schedule, step -> rate.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
     """
     check_range(learning_rate, "learning_rate", above_zero=True)
     final = learning_rate / 100 if swa_learning_rate is None else swa_learning_rate
@@ -131,14 +141,14 @@ def swa_schedule(
     return Partial(_swa_rate, *numbers, jnp.asarray(steps_per_epoch, jnp.int32))
 
 
-def _swa_rate(first: Array, final: Array, start: Array, per_epoch: Array, step: Any) -> Array:
+def _swa_rate(first: Array, final: Array, start: Array, per_epoch: Array, step: ArrayLike) -> Array:
     fallen = jnp.clip(((jnp.asarray(step) // per_epoch) / start - 0.5) / 0.4, 0, 1)
     return (1 - fallen) * first + fallen * final  # exact at both ends
 
 
 def cyclical_schedule(
     highest: float, lowest: float, *, period: int, shape: str = "sawtooth"
-) -> Callable[[Any], Array]:
+) -> Callable[[ArrayLike], Array]:
     """A learning rate in cycles, whose ends are averaged (SWA) or gathered (fast geometric).
 
     With t = (i mod period + 1)/period of the step i counted from 0: "sawtooth" falls from
@@ -156,6 +166,9 @@ def cyclical_schedule(
 
     Returns:
         An optax schedule, step -> rate.
+
+    Raises:
+        TypeError, ValueError: bad input, by name.
     """
     check_range(highest, "highest", above_zero=True)
     check_range(lowest, "lowest", above_zero=True, most=float(highest))
@@ -168,13 +181,13 @@ def cyclical_schedule(
     return Partial(rate, *numbers, jnp.asarray(period, jnp.int32))
 
 
-def _sawtooth(highest: Array, lowest: Array, period: Array, step: Any) -> Array:
+def _sawtooth(highest: Array, lowest: Array, period: Array, step: ArrayLike) -> Array:
     return highest + (lowest - highest) * _phase(period, step)
 
 
-def _triangle(highest: Array, lowest: Array, period: Array, step: Any) -> Array:
+def _triangle(highest: Array, lowest: Array, period: Array, step: ArrayLike) -> Array:
     return lowest + (highest - lowest) * jnp.abs(1 - 2 * _phase(period, step))
 
 
-def _phase(period: Array, step: Any) -> Array:
+def _phase(period: Array, step: ArrayLike) -> Array:
     return (jnp.asarray(step) % period + 1) / period

@@ -1,6 +1,6 @@
 """The run: `sample` makes draws, `load` reads a saved run, both can go on."""
 
-from sgmcmc.sampling._archive import load
+from sgmcmc.sampling._continuation import load
 from sgmcmc.sampling._run import NonFiniteError, Resampled, Run
 from sgmcmc.sampling._sample import sample
 

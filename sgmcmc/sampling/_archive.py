@@ -7,7 +7,6 @@ containers come back as ordered dicts of their fields, in the order of their lea
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import uuid
@@ -19,107 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgmcmc.sampling import _describe as describe
-from sgmcmc.sampling._execution import Continuation
-from sgmcmc.sampling._run import Run
-from sgmcmc.tuning._record import Tuning
-from sgmcmc.types import Info, PyTree
-
-_CONTENTS = ("draws", "weights", "info", "reduced", "carry", "position")
-
-_FIELDS = (
-    "config", "versions", "stopped", "counter", "fingerprint", "plain_position",
-    "gradient_evaluations", "times",
-)  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Saved:
-    """A loaded run's continuation: the carry's arrays, and what they belong to."""
-
-    leaves: list[np.ndarray]
-    counter: int
-    fingerprint: str
-    position: PyTree
-    plain_position: bool
-
-
-def save_run(run: Run, path: str | Path) -> Path:
-    """Write a run to one file; see `Run.save`."""
-    rest = run.continuation if isinstance(run.continuation, Saved) else _freeze(run.continuation)
-    info = {k: v for k, v in run.info._asdict().items() if isinstance(v, np.ndarray)}
-    contents = {
-        "draws": run.draws,
-        "weights": run.weights,
-        "info": info,
-        "reduced": run.reduced,
-        "carry": rest.leaves,
-        "position": rest.position,
-    }
-    header = {
-        "config": run.config,
-        "versions": run.versions,
-        "stopped": {str(chain): step for chain, step in run.stopped.items()},
-        "counter": rest.counter,
-        "fingerprint": rest.fingerprint,
-        "plain_position": rest.plain_position,
-        "gradient_evaluations": run.gradient_evaluations,
-        "tuning": None if run.tuning is None else run.tuning._asdict(),
-        "times": [run.compile_time, run.burnin_time, run.wall_time],
-    }
-    return write(path, contents, header)
-
-
-def load(path: str | Path) -> Run:
-    """A run that `Run.save` wrote. Nothing in the file is executed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, damaged or foreign; it is left as it is.
-    """
-    contents, header = read(path, _CONTENTS, _FIELDS)
-    absent = {"position": (), "weight": (), "acceptance": None}
-    times = dict(zip(("compile_time", "burnin_time", "wall_time"), header["times"], strict=True))
-    saved = Saved(
-        contents["carry"],
-        header["counter"],
-        header["fingerprint"],
-        contents["position"],
-        header["plain_position"],
-    )
-    return Run(
-        draws=contents["draws"],
-        weights=contents["weights"],
-        info=Info(**{**absent, **contents["info"]}),
-        reduced=contents["reduced"],
-        config=header["config"],
-        versions=header["versions"],
-        stopped={int(chain): step for chain, step in header["stopped"].items()},
-        num_steps=header["counter"],
-        gradient_evaluations=header["gradient_evaluations"],
-        tuning=None if header.get("tuning") is None else Tuning(**header["tuning"]),
-        continuation=saved,
-        **times,
-    )
-
-
-def _freeze(continuation: Continuation | None) -> Saved:
-    if continuation is None:  # it broke off: there are draws, but no way on
-        return Saved([], 0, "", (), True)
-    carry = jax.tree.map(np.asarray, continuation.carry)
-    position = carry.state.position
-    return Saved(
-        leaves=jax.tree.leaves(carry),
-        counter=continuation.counter,
-        fingerprint=describe.fingerprint(continuation.inputs.kernel),
-        position=position,
-        plain_position=not has_own_containers(containers(position)),
-    )
-
+from sgmcmc.types import PyTree
 
 FORMAT = "sgmcmc-run-2"
 
 _HEADER = "header.json"
+
+# What a file of this format has.
+_CONTENTS = ("draws", "weights", "info", "reduced", "carry", "position")
+_FIELDS = (
+    "config", "versions", "stopped", "counter", "fingerprint", "plain_position",
+    "gradient_evaluations", "tuning", "times",
+)  # fmt: skip
 
 
 def write(path: str | Path, trees: dict[str, PyTree], header: dict[str, Any]) -> Path:
@@ -151,16 +61,16 @@ def write(path: str | Path, trees: dict[str, PyTree], header: dict[str, Any]) ->
     return path
 
 
-def read(
-    path: str | Path, names: tuple[str, ...], fields: tuple[str, ...]
-) -> tuple[dict[str, PyTree], dict[str, Any]]:
-    """The trees and the header of a file that `write` made; the file is only read.
+class _OtherFormat(ValueError):
+    """A run in a format that is not read here."""
 
-    `names` and `fields` are the trees and the header's fields that it must have.
+
+def read(path: str | Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """The trees and the header of a file that `write` made; the file is only read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, damaged, or not one of ours.
+        ValueError: the file is truncated, damaged, of another format, or not one of ours.
     """
     path = Path(path)
     try:
@@ -169,8 +79,12 @@ def read(
             entries = {name: archive[name] for name in archive.files}
         document = json.loads(entries[_HEADER].tobytes().decode())
         if document["format"] != FORMAT:
-            raise ValueError(f"its format is {document['format']!r}, not {FORMAT!r}")
-        absent = {*names, *fields} - {*document["trees"], *document["header"]}
+            raise _OtherFormat(
+                f"path: {path.name} is a run in the format {document['format']!r}; this version "
+                f"reads {FORMAT!r} only. Read it with the version of sgmcmc that saved it, or "
+                "draw it again"
+            )
+        absent = {*_CONTENTS, *_FIELDS} - {*document["trees"], *document["header"]}
         if absent:
             raise ValueError(f"it has no {', '.join(sorted(absent))}")
         trees = {
@@ -183,7 +97,7 @@ def read(
             )
             for name, spec in document["trees"].items()
         }
-    except (FileNotFoundError, PermissionError, MemoryError):
+    except (FileNotFoundError, PermissionError, MemoryError, _OtherFormat):
         raise
     except Exception as error:  # what a damaged file makes its readers raise is a long list
         raise ValueError(

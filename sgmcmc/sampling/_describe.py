@@ -14,10 +14,18 @@ from jax.tree_util import Partial
 
 from sgmcmc._version import __version__
 from sgmcmc.kernels._base import AbstractKernel
+from sgmcmc.loop._chunk import Inputs
+from sgmcmc.sampling._plan import Settings
+from sgmcmc.tuning._record import Tuning
+from sgmcmc.types import Key
 
 
-def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
-    """What was asked for, as JSON-able numbers and strings."""
+def configuration(inputs: Inputs, settings: Settings, goal: int, key: Key) -> dict[str, Any]:
+    """What was asked for, as JSON-able numbers and strings.
+
+    `num_samples` is the number of draws with which the run is complete: what `resume` added, and
+    what it took to cover a `total_time`, included.
+    """
     traits, program = inputs.kernel.traits, inputs.program
     absent = dict.fromkeys(("step_size", "friction", "temperature", "metric", "gradient", "noise"))
     return {
@@ -33,10 +41,31 @@ def configuration(inputs: Any, settings: Any, key: jax.Array) -> dict[str, Any]:
         "stream": program.stream.name if program.data_size else None,
         "num_parameters": program.num_parameters,
         **settings._asdict(),
+        "num_samples": goal,
         "num_devices": program.devices,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "key_type": str(jax.random.key_impl(key)),
     }
+
+
+def gradient_evaluations(
+    inputs: Inputs, num_chains: int, steps: int, tuning: Tuning | None
+) -> float:
+    """Minibatch gradients of all chains' steps; a refresh from all data counts as N/n of them.
+
+    An energy of all data counts as N/(3n): an evaluation without the backward pass, which
+    costs about twice as much.
+    """
+    traits, program = inputs.kernel.traits, inputs.program
+    count = traits.gradient_evaluations * steps
+    every = traits.refresh_every
+    passes = program.data_size / program.batch_size if program.batch_size else 1
+    if every is not None:
+        refreshes = max(0, steps - 1) // every
+        count += refreshes * traits.refresh_passes * passes
+    count += traits.full_energies * steps * passes / 3
+    spent = 0.0 if tuning is None else tuning.gradient_evaluations
+    return float(count * num_chains + spent)
 
 
 def versions() -> dict[str, str]:
@@ -74,15 +103,10 @@ def fingerprint(kernel: AbstractKernel) -> str:
 
 
 def _choices(part: Any) -> list[Any]:
-    """The static fields of a module and its parts, without their names, arrays and functions.
-
-    A class of one's own is known by its name; the library's may be renamed.
-    """
+    """The static fields of a module and its parts, without their names, arrays and functions."""
     if isinstance(part, eqx.Module):
-        ours = type(part).__module__.startswith("sgmcmc.")
         values = [getattr(part, field.name) for field in dataclasses.fields(part)]
-        made = [choice for value in values for choice in _choices(value)]
-        return made if ours else [type(part).__name__, *made]
+        return [choice for value in values for choice in _choices(value)]
     if isinstance(part, tuple | list):
         return [made for value in part for made in _choices(value)]
     if isinstance(part, dict):

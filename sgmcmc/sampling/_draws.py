@@ -7,23 +7,23 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
 from sgmcmc import _tree as trees
 from sgmcmc.loop._chunk import Recorded
-from sgmcmc.sampling._run import Run
-from sgmcmc.types import Array, Info, PyTree
+from sgmcmc.loop._start import draw_bytes, whole
+from sgmcmc.sampling._plan import Settings
+from sgmcmc.types import Array, PyTree
 
 
-def draws_fit(kept: PyTree, num_chains: int, num_samples: int) -> int:
-    """Bytes of one draw of all chains; a MemoryError if all take over half the free memory.
+def require_room(kept: PyTree, num_chains: int, num_samples: int) -> None:
+    """Raise a MemoryError if all draws take over half the free memory.
 
     `kept` has the shapes of what is kept of one chain's draw.
     """
-    # Beside what is kept, the weight and the info: at most eight numbers a draw.
-    one = (trees.num_bytes(kept) + 64) * num_chains
-    free, needed = free_memory(), one * num_samples
+    free, needed = free_memory(), draw_bytes(kept, num_chains) * num_samples
     if free is not None and needed > free / 2:
         raise MemoryError(
             f"num_samples: {num_chains} chains of {num_samples:,} draws take {needed:,} bytes, "
@@ -31,7 +31,6 @@ def draws_fit(kept: PyTree, num_chains: int, num_samples: int) -> int:
             "reducers (reducers=, collect=False), thin them (thinning=), or run in parts and "
             "save each (a disk store, store=, is not in this version)"
         )
-    return one
 
 
 def free_memory() -> int | None:
@@ -52,16 +51,17 @@ class DrawnArrays:
     Args:
         num_chains: their first axis.
         room: draws of each chain to make room for at first; more room is made when needed.
-        previous: a run to go on with.
+        before: draws that exist, to go on after; they are copied, never changed.
     """
 
-    def __init__(self, num_chains: int, room: int, previous: Run | None) -> None:
+    def __init__(self, num_chains: int, room: int, before: Recorded | None) -> None:
         self._shape = (num_chains, room)
         self._arrays: Recorded | None = None
-        self.made = 0 if previous is None else previous.num_draws
-        self._previous = previous
+        self._before = before
+        self.made = 0 if before is None else before.info.weight.shape[1]
 
     def add(self, recorded: Recorded, num_draws: int) -> None:
+        """Copy the first draws of a chunk."""
         if self._arrays is None:
             self._arrays = self._allocate(recorded)
         while self.made + num_draws > self._shape[1]:
@@ -77,17 +77,15 @@ class DrawnArrays:
     def finished(self) -> Recorded | None:
         """The draws made; None when there is none."""
         if self._arrays is None:
-            if self._previous is None:
-                return None
-            return Recorded(self._previous.draws, weighted_info(self._previous))
+            return self._before
         return jax.tree.map(lambda x: x[:, : self.made], self._arrays)
 
     def _allocate(self, recorded: Recorded) -> Recorded:
         arrays = jax.tree.map(lambda x: np.empty((*self._shape, *x.shape[2:]), x.dtype), recorded)
-        if self._previous is not None and self.made:
-            before = Recorded(self._previous.draws, weighted_info(self._previous))
+        if self._before is not None and self.made:
             # Leaf by leaf: a loaded run's draws may have other containers.
-            for array, old in zip(jax.tree.leaves(arrays), jax.tree.leaves(before), strict=True):
+            pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(self._before), strict=True)
+            for array, old in pairs:
                 array[:, : self.made] = old
         return arrays
 
@@ -95,7 +93,7 @@ class DrawnArrays:
         """The same with twice the room; a MemoryError where that would take too much."""
         num_chains, room = self._shape
         kept = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), arrays.values)
-        draws_fit(kept, num_chains, 2 * room)
+        require_room(kept, num_chains, 2 * room)
         self._shape = (num_chains, 2 * room)
 
         def grow(array: np.ndarray) -> np.ndarray:
@@ -107,9 +105,16 @@ class DrawnArrays:
         return made
 
 
-def weighted_info(run: Run) -> Info:
-    info: Any = run.info
-    return info._replace(position=(), weight=run.weights)
+def blank(recorded: Recorded, settings: Settings, stopped: dict[int, int]) -> None:
+    """NaN and weight 0, in place, for what a chain did from its first step that was not finite."""
+    info: Any = recorded.info
+    for chain, step in stopped.items():
+        valid = max(0, (step - settings.num_burnin) // settings.thinning)
+        for x in jax.tree.leaves(recorded):
+            if jnp.issubdtype(x.dtype, jnp.floating):
+                x[chain, valid:] = np.nan
+        info.weight[chain, valid:] = 0
+        info.finite[chain, valid:] = False
 
 
 def collector(collect: Any, template: PyTree) -> Callable[[PyTree], PyTree] | None:
@@ -122,7 +127,7 @@ def collector(collect: Any, template: PyTree) -> Callable[[PyTree], PyTree] | No
     if collect is False:
         return None
     if collect is True or collect is None:
-        return Partial(unchanged)
+        return Partial(whole)
     if callable(collect):
         return trees.as_callable(collect, "collect")
     if isinstance(collect, str) or not isinstance(collect, Sequence):
@@ -149,7 +154,3 @@ class _Subset(eqx.Module):
 
 def _is_part(name: str, path: str) -> bool:
     return path == name or path.startswith(f"{name}/")
-
-
-def unchanged(position: PyTree) -> PyTree:
-    return position

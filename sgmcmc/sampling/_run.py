@@ -4,18 +4,69 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import jax
 import numpy as np
 
 from sgmcmc import _tree as trees
+from sgmcmc.sampling import _archive as archive
+from sgmcmc.tuning._record import Tuning
 from sgmcmc.types import Info, Key, PyTree
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Draws = TypeVar("Draws", default=Any)
+else:
+    from typing import TypeVar
+
+    Draws = TypeVar("Draws")
+
+
+class Unsaved(NamedTuple):
+    """What a file does not hold of a run, and `Run.resume` is given after `load`."""
+
+    kernel: Any = None
+    params: PyTree = None
+    data: PyTree = None
+    stream: Any = None
+    collect: Any = True
+    reducers: Any = None
+
+
+class Frozen(NamedTuple):
+    """What a file holds of where a run stands.
+
+    Attributes:
+        leaves: the carry's arrays; none where a chunk that broke off has taken them.
+        fingerprint: of the kernel that they belong to.
+        position: the positions among them, for their structure.
+        plain_position: whether that is of dicts, lists and tuples alone.
+    """
+
+    leaves: list[np.ndarray]
+    fingerprint: str
+    position: PyTree
+    plain_position: bool
+
+
+class AbstractContinuation(ABC):
+    """How a run goes on: alive, from a file, or not at all."""
+
+    @abstractmethod
+    def resume(self, run: Run, num_samples: int | None, given: Unsaved, progress: bool) -> Run:
+        """The run with more draws; see `Run.resume`."""
+
+    @abstractmethod
+    def frozen(self) -> Frozen:
+        """The carry's arrays and the kernel's fingerprint, which `Run.save` writes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Run:
+class Run(Generic[Draws]):
     """What `sgmcmc.sample` returns. All arrays are NumPy's.
 
     Attributes:
@@ -34,9 +85,10 @@ class Run:
         compile_time, burnin_time, wall_time: seconds; `wall_time` is that of the draws.
         tuning: with `step_size=None`, the `sgmcmc.tuning.Tuning` that says what was chosen
             and why; else None.
+        continuation: how `resume` goes on.
     """
 
-    draws: PyTree
+    draws: Draws
     weights: np.ndarray
     info: Info
     reduced: dict[str, Any]
@@ -48,15 +100,15 @@ class Run:
     compile_time: float
     burnin_time: float
     wall_time: float
-    tuning: Any = None
-    continuation: Any = None
+    tuning: Tuning | None
+    continuation: AbstractContinuation
 
     @property
     def num_chains(self) -> int:
         return self.weights.shape[0]
 
     @property
-    def num_draws(self) -> int:
+    def num_samples(self) -> int:
         """Draws made, of each chain."""
         return self.weights.shape[1]
 
@@ -71,7 +123,7 @@ class Run:
         collect: Any = True,
         reducers: Any = None,
         progress: bool = True,
-    ) -> Run:
+    ) -> Run[Draws]:
         """Go on, bit for bit as if the run had been asked for more draws at the start.
 
         Args:
@@ -89,14 +141,10 @@ class Run:
         Raises:
             ValueError: nothing is left to draw; `kernel` or `data` is missing or differs.
         """
-        from sgmcmc.sampling._sample import resume
+        given = Unsaved(kernel, params, data, stream, collect, reducers)
+        return self.continuation.resume(self, num_samples, given, progress)
 
-        return resume(
-            self, num_samples, kernel=kernel, params=params, data=data, stream=stream,
-            collect=collect, reducers=reducers, progress=progress,
-        )  # fmt: skip
-
-    def resampled(self, key: Key, num_draws: int | None = None) -> Resampled:
+    def resampled(self, key: Key, num_samples: int | None = None) -> Resampled:
         """Draws of equal weight, for what cannot take weights; pooled over chains.
 
         Systematic resampling: a draw of weight w appears n w/Σ w times, rounded up or down.
@@ -104,18 +152,36 @@ class Run:
 
         Args:
             key: `jax.random.key(seed)`.
-            num_draws: n ≥ 1; default as many as there are.
+            num_samples: n ≥ 1; default as many as there are.
 
         Raises:
-            ValueError: `num_draws` below 1, or no draw of positive weight.
+            ValueError: `num_samples` below 1, or no draw of positive weight.
         """
-        return resample(self.draws, self.weights, key, num_draws)
+        return resample(self.draws, self.weights, key, num_samples)
 
     def save(self, path: str | Path) -> Path:
         """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""
-        from sgmcmc.sampling._archive import save_run
-
-        return save_run(self, path)
+        frozen = self.continuation.frozen()
+        contents = {
+            "draws": self.draws,
+            "weights": self.weights,
+            "info": {k: v for k, v in self.info._asdict().items() if isinstance(v, np.ndarray)},
+            "reduced": self.reduced,
+            "carry": frozen.leaves,
+            "position": frozen.position,
+        }
+        header = {
+            "config": self.config,
+            "versions": self.versions,
+            "stopped": {str(chain): step for chain, step in self.stopped.items()},
+            "counter": self.num_steps,
+            "fingerprint": frozen.fingerprint,
+            "plain_position": frozen.plain_position,
+            "gradient_evaluations": self.gradient_evaluations,
+            "tuning": None if self.tuning is None else self.tuning._asdict(),
+            "times": [self.compile_time, self.burnin_time, self.wall_time],
+        }
+        return archive.write(path, contents, header)
 
     def to_arviz(self) -> Any:
         """An ArviZ DataTree: `posterior`, and `sample_stats` with weights and the info."""
@@ -158,7 +224,10 @@ class Run:
             if config.get(name) is not None
         )
         facts = [
-            ("chains × draws", f"{self.num_chains} × {self.num_draws} of {config['num_samples']}"),
+            (
+                "chains × draws",
+                f"{self.num_chains} × {self.num_samples} of {config['num_samples']}",
+            ),
             ("steps a chain", f"{self.num_steps}, every {config['thinning']}th kept"),
             ("burn-in", f"{config['num_burnin']} steps"),
             ("kernel", numbers),
@@ -212,20 +281,20 @@ class Resampled(NamedTuple):
     index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
 
 
-def resample(draws: PyTree, weights: np.ndarray, key: Key, num_draws: int | None) -> Resampled:
+def resample(draws: PyTree, weights: np.ndarray, key: Key, num_samples: int | None) -> Resampled:
     """See `Run.resampled`."""
     weights = np.asarray(weights, np.float64)
-    if num_draws is None:
-        num_draws = weights.size
-    if isinstance(num_draws, bool) or int(num_draws) != num_draws or num_draws < 1:
-        raise ValueError(f"num_draws: got {num_draws!r}; expected an integer ≥ 1")
+    if num_samples is None:
+        num_samples = weights.size
+    if isinstance(num_samples, bool) or int(num_samples) != num_samples or num_samples < 1:
+        raise ValueError(f"num_samples: got {num_samples!r}; expected an integer ≥ 1")
     total = np.cumsum(weights.reshape(-1))
     if not total.size or not total[-1] > 0:
         raise ValueError("weights: all draws weigh 0; expected some that do not")
     # Systematic: one uniform for all, so that a draw of weight w appears n w / Σ w times,
     # rounded up or down.
     first = float(jax.random.uniform(key))
-    places = (np.arange(num_draws) + first) / num_draws * total[-1]
+    places = (np.arange(num_samples) + first) / num_samples * total[-1]
     chosen = np.searchsorted(total, places, side="right")
     # Rounding must not carry the last place past the last draw that weighs anything.
     chosen = np.minimum(chosen, np.flatnonzero(weights.reshape(-1))[-1])
@@ -235,4 +304,4 @@ def resample(draws: PyTree, weights: np.ndarray, key: Key, num_draws: int | None
         return flat[chosen][None]
 
     index = np.stack(np.unravel_index(chosen, weights.shape), axis=1)
-    return Resampled(jax.tree.map(pick, draws), np.ones((1, int(num_draws))), index)
+    return Resampled(jax.tree.map(pick, draws), np.ones((1, int(num_samples))), index)

@@ -1,12 +1,13 @@
 """The batches of one step: a stream's next turn, with the epoch's order that a loop carries.
 
-Every loop calls `following`: that of `sample`, and the steps bound for others' loops.
+Every loop calls `next_batch`: that of `sample` and `fit`, trials of a step size, and the steps
+that `to_blackjax` makes for others' loops.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +35,8 @@ def data_and_stream(
     Args:
         posterior: the target; None: a loss or kernel that takes any data.
         data, stream, batch_size: as in `sgmcmc.sample`.
-        batches: which streams are borne.
-        num_steps: batches in a block, for "reversible".
+        batches: which streams the kernel or estimator bears, from its traits.
+        num_steps: L, batches in a block, for "reversible".
 
     Raises:
         TypeError, ValueError: bad input, by name.
@@ -103,13 +104,16 @@ class Source(NamedTuple):
         return (0 if self.data is None else leading_axis(self.data), self.batch_size)
 
 
-def no_vmap(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
+def no_vmap(function: Callable[..., PyTree], in_axes: PyTree = 0) -> Callable[..., PyTree]:
     """Stands in for `jax.vmap` where there is a single chain and no chain axis."""
     return function
 
 
 def empty_order(source: Source, key: Key) -> Array:
-    """An order of the right shape, of zeros: the first step opens an epoch and fills it in."""
+    """Zeros in the shape and dtype of `stream.order`'s result, for the order that a loop carries.
+
+    Step 0 opens an epoch and puts the first permutation in their place.
+    """
     if source.data is None:
         return jnp.zeros((0,), jnp.int32)
     first = lambda key: streams.order_at(  # noqa: E731
@@ -120,8 +124,8 @@ def empty_order(source: Source, key: Key) -> Array:
 
 
 def next_batch(
-    source: Source, keys: Key, t: Array, order: Array, over_chains: Callable[..., Any]
-) -> tuple[Array, Any, Any]:
+    source: Source, keys: Key, t: Array, order: Array, over_chains: Callable[..., PyTree]
+) -> tuple[Array, PyTree, PyTree]:
     """(order, batch, its vmap axes) of step t; the epoch's permutation is made when t opens it.
 
     Args:
@@ -135,7 +139,7 @@ def next_batch(
         return order, None, None
     several = source.per_step > 1 or source.needs_data
     if source.stream.law == "all":
-        batch: Any = Batch(source.data)
+        batch: PyTree = Batch(source.data)
         if source.needs_data:
             return order, Blocks(None, source.data), None
         if several:
@@ -159,9 +163,9 @@ def next_batch(
 
 
 def _turn(
-    source: Source, keys: Key, counter: Array, order: Array, over_chains: Callable[..., Any]
+    source: Source, keys: Key, counter: Array, order: Array, over_chains: Callable[..., PyTree]
 ) -> tuple[Array, Batch]:
-    """The order and the batch at one count of batches."""
+    """The order and the batch when `counter` batches came before."""
     stream, sizes = source.stream, source.sizes
 
     def prepare(key: Key) -> Array:

@@ -15,16 +15,23 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
 from sgmcmc.types import Array, Batch, Key, PyTree
 
 
 class Rows(NamedTuple):
-    """The rows of one batch: index (n,) int32, mask (n,) or None, share () or None."""
+    """The rows of one batch.
 
-    index: Array  # type: ignore[assignment]  # hides tuple.index
-    mask: Array | None = None
-    share: Array | None = None
+    Attributes:
+        index: (n,) int32, in 0 … N−1.
+        mask: (n,) bool, False where a row only pads a short batch; None (default): no padding.
+        share: () factor on the step's gradient; None (default): 1. See `Batch.share`.
+    """
+
+    index: Int[Array, " n"]  # type: ignore[assignment]  # hides tuple.index
+    mask: Bool[Array, " n"] | None = None
+    share: Float[Array, ""] | None = None
 
 
 Law: TypeAlias = Literal["independent", "sweep", "there and back", "fixed", "all"]
@@ -33,11 +40,17 @@ Law: TypeAlias = Literal["independent", "sweep", "there and back", "fixed", "all
 class Stream(NamedTuple):
     """A batch stream. Hashable, and static in every jitted function.
 
+    One of your own is such a record, its functions at module level; give its `law` truly,
+    since kernels, estimators and tuning go by nothing else (never by the name).
+    `sgmcmc/streams/README.md` adds one in ten lines.
+
     Attributes:
-        name: as `sample(..., stream=name)` takes it.
-        rows: `(order, key, counter, data_size, batch_size) -> Rows`.
-        law: of the batches, which kernels and rules go by: "independent": each is drawn from
-            all examples, whatever came before; "sweep": an epoch's batches cut a fresh uniform
+        name: as a run's `config` and errors have it; those of this module's streams are what
+            `sample(..., stream=name)` takes.
+        rows: `(order, key, counter, data_size, batch_size) -> Rows`, of batch `counter` ()
+            int32 counted from 0; pure JAX. Every example must be as likely as any other.
+        law: of the batches: "independent": each is drawn from all examples, whatever came
+            before (SAGA asks for it); "sweep": an epoch's batches cut a fresh uniform
             permutation; "there and back": such a sweep, and then the same batches backwards;
             "fixed": the same order in every epoch; "all": every step sees all examples.
         order: `(key, epoch, data_size, batch_size) -> (K n,)` int32, or None where nothing
@@ -108,8 +121,13 @@ def num_batches(data_size: int, batch_size: int) -> int:
     return -(-data_size // batch_size)
 
 
-def order_at(stream: Stream, key: Key, counter: Array, data_size: int, batch_size: int) -> Array:
-    """What the epoch of step `counter` prepares; empty where there is nothing to prepare."""
+def order_at(
+    stream: Stream, key: Key, counter: Array, data_size: int, batch_size: int
+) -> Int[Array, " k"]:
+    """`stream.order` of the epoch that step `counter` belongs to; (0,) for streams without one.
+
+    Arguments: see `rows_at`.
+    """
     if stream.order is None:
         return jnp.zeros((0,), jnp.int32)
     epoch = jnp.asarray(counter) // stream.period(data_size, batch_size)
@@ -117,13 +135,27 @@ def order_at(stream: Stream, key: Key, counter: Array, data_size: int, batch_siz
 
 
 def rows_at(stream: Stream, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
-    """The rows of step `counter`, from key and counter alone."""
+    """The rows of step `counter`, from key and counter alone.
+
+    Args:
+        stream: any.
+        key: the stream's key, `jax.random.key(seed)`.
+        counter: () int32, batches before this one.
+        data_size: N.
+        batch_size: n.
+    """
     order = order_at(stream, key, counter, data_size, batch_size)
     return stream.rows(order, key, jnp.asarray(counter), data_size, batch_size)
 
 
 def gather(stream: Stream, rows: Rows, data: PyTree) -> Batch:
-    """The batch of these rows; a full one is the data themselves, without a copy."""
+    """The batch of `rows`; under "all" it is the data themselves, without a copy.
+
+    Args:
+        stream: whose rows they are.
+        rows: n rows, all in 0 … N−1.
+        data: all N examples, a pytree of arrays with a leading axis N.
+    """
     if stream.law == "all":
         return Batch(data)
     # Streams only make rows in range, and the check would cost a pass over the batch.
@@ -184,18 +216,22 @@ def require_reversible(stream: Stream, num_steps: int, data_size: int, batch_siz
     )
 
 
-def _permutation(key: Key, epoch: Array, data_size: int, batch_size: int) -> Array:
+def _permutation(key: Key, epoch: Array, data_size: int, batch_size: int) -> Int[Array, " k"]:
     order = jax.random.permutation(jax.random.fold_in(key, epoch), data_size).astype(jnp.int32)
     padding = num_batches(data_size, batch_size) * batch_size - data_size
     return jnp.concatenate([order, order[:padding]])
 
 
-def _draw_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+def _draw_rows(
+    order: Int[Array, " k"], key: Key, counter: Int[Array, ""], data_size: int, batch_size: int
+) -> Rows:
     key = jax.random.fold_in(key, counter)
     return Rows(jax.random.randint(key, (batch_size,), 0, data_size, jnp.int32))
 
 
-def _forward_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+def _forward_rows(
+    order: Int[Array, " k"], key: Key, counter: Int[Array, ""], data_size: int, batch_size: int
+) -> Rows:
     return _cut(order, counter % num_batches(data_size, batch_size), data_size, batch_size)
 
 
@@ -207,7 +243,9 @@ def _there_and_back_rows(
     return _cut(order, jnp.where(j < k, j, 2 * k - 1 - j), data_size, batch_size)
 
 
-def _cyclic_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+def _cyclic_rows(
+    order: Int[Array, " k"], key: Key, counter: Int[Array, ""], data_size: int, batch_size: int
+) -> Rows:
     k = num_batches(data_size, batch_size)
     place = (counter % k) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
     if k * batch_size == data_size:
@@ -216,11 +254,13 @@ def _cyclic_rows(order: Array, key: Key, counter: Array, data_size: int, batch_s
     return Rows(place % data_size, mask, jnp.sum(mask) * (k / data_size))
 
 
-def _all_rows(order: Array, key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+def _all_rows(
+    order: Int[Array, " k"], key: Key, counter: Int[Array, ""], data_size: int, batch_size: int
+) -> Rows:
     return Rows(jnp.arange(data_size, dtype=jnp.int32))
 
 
-def _cut(order: Array, j: Array, data_size: int, batch_size: int) -> Rows:
+def _cut(order: Int[Array, " k"], j: Int[Array, ""], data_size: int, batch_size: int) -> Rows:
     """Batch j of an order whose length is K n, padding included."""
     index = jax.lax.dynamic_slice(order, (j * batch_size,), (batch_size,))
     if order.shape[0] == data_size:

@@ -13,7 +13,6 @@ and the ⟨x²⟩ of its weighted draws compared with that of the word at a fixe
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,15 +23,18 @@ from sgmcmc._schedule import Constant
 from sgmcmc.clocks._adaptive import AdaptiveClock
 from sgmcmc.gradients._minibatch import minibatch
 from sgmcmc.kernels._euler import EulerStep
+from sgmcmc.kernels._flows import AbstractFlow
 from sgmcmc.kernels._samadams import EulerStepOfLeaves
 from sgmcmc.kernels._splitting import SplittingKernel
+from sgmcmc.kernels._words import Flows
+from sgmcmc.loop._chain import ChainKeys, fold
 from sgmcmc.metrics._constant import identity
-from sgmcmc.types import Array, Key
+from sgmcmc.streams import _streams as streams
+from sgmcmc.tuning._rules import RULES
+from sgmcmc.types import Array, Info, Key, State
 
-OSCILLATORS, STEPS = 8192, 400
 
-
-class Mode(eqx.Module):
+class ModeDensity(eqx.Module):
     """−λx²/2."""
 
     curvature: Array
@@ -41,8 +43,15 @@ class Mode(eqx.Module):
         return -0.5 * jnp.sum(self.curvature * x**2)
 
 
-class Share(eqx.Module):
-    """The monitor of the mode among all others; see the module."""
+class ModeMonitor(eqx.Module):
+    """g = E[g] (1 − φ + φ (∂U)²/(λT))^{s/2}, the monitor of one mode among all others.
+
+    Attributes:
+        level: E[g].
+        share: φ.
+        square: λT.
+        exponent: s.
+    """
 
     level: Array
     share: Array
@@ -54,13 +63,13 @@ class Share(eqx.Module):
         return self.level * relative ** (self.exponent / 2)
 
 
-def oscillator(
+def mode_kernel(
     kernel: SplittingKernel, clock: AdaptiveClock, curvature: float, level: float, share: float
 ) -> SplittingKernel:
-    """The kernel's word and clock on the stiffest mode alone.
+    """The kernel's word and clock on the stiffest mode alone, at Δτ = 1.
 
     Args:
-        kernel: untuned or not, with constant temperature.
+        kernel: untuned or not, and settled.
         clock: its numbers.
         curvature: λ.
         level: E[g].
@@ -68,23 +77,29 @@ def oscillator(
     """
     number = lambda x: jnp.asarray(x, dtype=float)  # noqa: E731
     temperature = kernel.temperature(jnp.zeros((), jnp.int32))
-    monitor = Share(number(level), number(share), number(curvature) * temperature, clock.exponent)
+    square = number(curvature) * temperature
+    monitor = ModeMonitor(number(level), number(share), square, clock.exponent)
     paced = dataclasses.replace(
         clock, step_size=Constant(number(1.0)), scale=None, start=number(level) / clock.alpha,
         monitor=monitor, per_leaf=False,
     )  # fmt: skip
-    flows = {
-        letter: EulerStep() if isinstance(flow, EulerStepOfLeaves) else flow
-        for letter, flow in kernel.flows.items()
-    }
     return dataclasses.replace(
-        kernel, clock=paced, flows=flows, metric=identity(), gradient=minibatch(),
-        posterior=Posterior.from_log_density(Mode(number(curvature))), noise="gaussian",
+        kernel, clock=paced, flows=without_leaves(kernel.flows), metric=identity(),
+        posterior=Posterior.from_log_density(ModeDensity(number(curvature))),
+        gradient=minibatch(), noise="gaussian",
     )  # fmt: skip
 
 
-def at(kernel: SplittingKernel, step_size: float, friction: float | None) -> SplittingKernel:
-    """`oscillator`'s kernel at a step Δτ and a friction."""
+def without_leaves(flows: Flows) -> dict[str, AbstractFlow]:
+    """The flows, with one step for all leaves in the place of one for each."""
+    return {
+        letter: EulerStep() if isinstance(flow, EulerStepOfLeaves) else flow
+        for letter, flow in flows.items()
+    }
+
+
+def paced_at(kernel: SplittingKernel, step_size: float, friction: float | None) -> SplittingKernel:
+    """`mode_kernel`'s kernel at a step Δτ and a friction; None: overdamped."""
     number = jnp.asarray(step_size, dtype=float)
     made = eqx.tree_at(lambda k: k.clock.step_size.value, kernel, number)
     if friction is None:
@@ -94,26 +109,29 @@ def at(kernel: SplittingKernel, step_size: float, friction: float | None) -> Spl
 
 
 @eqx.filter_jit
-def variance(kernel: SplittingKernel, key: Key) -> Array:
+def simulated_variance(kernel: SplittingKernel, key: Key) -> Array:
     """⟨x²⟩ λ/T of weighted draws, to about 1%; chains begin at the quantiles of the mode's law."""
     temperature = kernel.temperature(jnp.zeros((), jnp.int32))
     unit = temperature / kernel.posterior.log_prior.curvature  # type: ignore[attr-defined]
+    source, zero = kernel.source(streams.full(), 0, None), jnp.zeros(())
 
-    def one(key: Key, quantile: Array) -> tuple[Array, Array]:
-        state_key, steps_key = jax.random.split(key)
-        state = kernel.init(jnp.sqrt(unit) * quantile[None], state_key)
+    def begin(state: State) -> tuple[Array, Array]:
+        return zero, zero
 
-        def step(t: Array, carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-            state, total, weights = carry
-            state, info = kernel.step(jax.random.fold_in(steps_key, t), state)
-            weight = jnp.where(t >= STEPS, info.weight, 0.0)
-            return state, total + weight * jnp.sum(info.position**2), weights + weight
+    def add(t: Array, state: State, info: Info, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        squares, weights = sums
+        weight = jnp.where(t >= RULES.clock_steps, info.weight, 0.0)
+        return squares + weight * jnp.sum(info.position**2), weights + weight
 
-        zero = jnp.zeros(())
-        return jax.lax.fori_loop(0, 2 * STEPS, step, (state, zero, zero))[1:]
+    def chain(key: Key, quantile: Array) -> tuple[Array, Array]:
+        keys, start = ChainKeys(*jax.random.split(key)), jnp.sqrt(unit) * quantile[None]
+        sums: tuple[Array, Array] = fold(
+            kernel, source, keys, start, 2 * RULES.clock_steps, begin, add
+        )[1]
+        return sums
 
     # Short steps hardly leave their places, whose own chance would pass for the clock's doing.
-    levels = (jnp.arange(OSCILLATORS) + 0.5) / OSCILLATORS
-    quantiles = jax.scipy.stats.norm.ppf(levels)
-    totals, weights = jax.vmap(one)(jax.random.split(key, OSCILLATORS), quantiles)
-    return jnp.sum(totals) / jnp.sum(weights) / unit
+    count = RULES.clock_chains
+    quantiles = jax.scipy.stats.norm.ppf((jnp.arange(count) + 0.5) / count)
+    squares, weights = jax.vmap(chain)(jax.random.split(key, count), quantiles)
+    return jnp.sum(squares) / jnp.sum(weights) / unit

@@ -61,17 +61,17 @@ def swept_heat(word: Word, kappa: float, friction: float, sweep: int) -> float:
     if not rows.stable:
         return float("inf")
     state, _, errors = rows.record
-    # What one error has moved after 1, 2, … steps, and Aᵏ as it moves the record.
-    moved = _powers(rows.a, np.sum(rows.c, axis=1), sweep)
-    seen = _powers(rows.a.T, state, sweep)
-    answer = np.concatenate([[np.sum(errors)], (moved @ state)[:-1]])
+    # Aᵏ C 1: the state k steps after an error of 1; and ρᵀ Aᵏ: what k steps on is recorded of it.
+    displaced = _powers(rows.a, np.sum(rows.c, axis=1), sweep)
+    recorded = _powers(rows.a.T, state, sweep)
+    response = np.concatenate([[np.sum(errors)], (displaced @ state)[:-1]])
     # Errors η_i of covariance (δ_ij − 1/K) K/(K − 1).
-    counts = sweep / (sweep - 1)
-    total = np.sum(moved, axis=0)
-    left = counts * (moved.T @ moved - np.outer(total, total) / sweep)
-    before = _stationary(np.linalg.matrix_power(rows.a, sweep), left)
-    within = counts * (np.cumsum(answer**2) - np.cumsum(answer) ** 2 / sweep)
-    return float(np.mean(np.einsum("ki,ij,kj->k", seen, before, seen) + within))
+    factor = sweep / (sweep - 1)
+    total = np.sum(displaced, axis=0)
+    of_one_sweep = factor * (displaced.T @ displaced - np.outer(total, total) / sweep)
+    before = _stationary(np.linalg.matrix_power(rows.a, sweep), of_one_sweep)
+    within = factor * (np.cumsum(response**2) - np.cumsum(response) ** 2 / sweep)
+    return float(np.mean(np.einsum("ki,ij,kj->k", recorded, before, recorded) + within))
 
 
 def _rows(word: Word, kappa: float, friction: float) -> Rows:
@@ -112,7 +112,7 @@ def _stationary(a: np.ndarray, kicks: np.ndarray) -> np.ndarray:
 
 def _powers(a: np.ndarray, vector: np.ndarray, count: int) -> np.ndarray:
     """Aᵏ v for k < count, by doubling."""
-    found, power = vector[None], a
-    while len(found) < count:
-        found, power = np.concatenate([found, found @ power.T]), power @ power
-    return found[:count]
+    images, power = vector[None], a
+    while len(images) < count:
+        images, power = np.concatenate([images, images @ power.T]), power @ power
+    return images[:count]

@@ -1,18 +1,23 @@
+"""What was chosen for a kernel made with `step_size=None`, and that kernel with it."""
+
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from sgmcmc._schedule import Constant
+from sgmcmc.clocks._adaptive import Untuned
 from sgmcmc.kernels._base import AbstractKernel
+from sgmcmc.kernels._replica_exchange import ReplicaExchange
+from sgmcmc.tuning._rules import RULES
 
-HALVINGS = 6
+Kernel = TypeVar("Kernel", bound=AbstractKernel)
 
 
 class Tuning(NamedTuple):
-    """What was chosen, and why; `run.tuning`.
+    """What was chosen, and why; `run.tuning`, and the second thing that `sgmcmc.tune` returns.
 
     Attributes:
         step_size, friction: chosen; `friction` is None where it was given or there is none.
@@ -23,7 +28,7 @@ class Tuning(NamedTuple):
         reason: the rule that decided, with how often the step was halved after it.
         halvings: of the trial, and of chains that diverged in the burn-in.
         gradient_evaluations: minibatch gradients spent.
-        found: what else was measured, by name, where a kernel's rule needs more.
+        measured: what else was measured, by name, where a kernel's rule needs more.
     """
 
     step_size: float
@@ -34,7 +39,7 @@ class Tuning(NamedTuple):
     reason: str
     halvings: int
     gradient_evaluations: float
-    found: dict[str, float] | None = None
+    measured: dict[str, float] | None = None
 
     def halved(self) -> Tuning:
         """The same at half the step."""
@@ -42,28 +47,41 @@ class Tuning(NamedTuple):
 
     def at(self, step_size: float) -> Tuning:
         """The same at another step, and the friction that goes with it."""
-        friction = None if self.friction is None else 1 / (10 * step_size)
+        friction = None if self.friction is None else auto_friction(step_size)
         return self._replace(step_size=step_size, friction=friction)
+
+    def costing(self, gradient_evaluations: float) -> Tuning:
+        """The same with that many more minibatch gradients spent."""
+        spent = float(self.gradient_evaluations + gradient_evaluations)
+        return self._replace(gradient_evaluations=spent)
 
     def __repr__(self) -> str:
         limits = ", ".join(f"{name} {limit:.3g}" for name, limit in self.limits.items())
         friction = "" if self.friction is None else f", friction {self.friction:.3g}"
-        found = "".join(f", {name} {value:.3g}" for name, value in (self.found or {}).items())
+        measured = "".join(f", {name} {x:.3g}" for name, x in (self.measured or {}).items())
         return (
             f"step_size {self.step_size:.3g}{friction}: {self.reason}"
             f"{f', halved {self.halvings} times' if self.halvings else ''} "
             f"(limits: {limits}; curvature {self.curvature:.3g}, gradient noise "
-            f"{self.gradient_noise:.3g}{found}; {self.gradient_evaluations:,.0f} gradients)"
+            f"{self.gradient_noise:.3g}{measured}; {self.gradient_evaluations:,.0f} gradients)"
         )
 
 
-def is_untuned(kernel: Any) -> bool:
+def auto_friction(step_size: float) -> float:
+    """The friction of `friction="auto"`: γ = 1/(10 h)."""
+    return 1 / (RULES.friction_steps * step_size)
+
+
+def is_untuned(kernel: object) -> bool:
     """Whether a kernel was made with `step_size=None`."""
     return isinstance(kernel, AbstractKernel) and kernel.clock is not None and kernel.clock.untuned
 
 
-def tuned(kernel: Any, tuning: Tuning) -> Any:
-    """The kernel with the numbers of `tuning`."""
+def with_tuning(kernel: Kernel, tuning: Tuning) -> Kernel:
+    """The kernel with the step size and the friction of `tuning`; of replicas, the one they run."""
+    if isinstance(kernel, ReplicaExchange):
+        return eqx.tree_at(lambda k: k.inner, kernel, with_tuning(kernel.inner, tuning))
+    assert isinstance(kernel.clock, Untuned)
     kernel = eqx.tree_at(lambda k: k.clock, kernel, kernel.clock.at(tuning.step_size))
     if tuning.friction is not None:
         friction = Constant(jnp.asarray(tuning.friction, dtype=float))

@@ -1,235 +1,98 @@
-"""`step_size=None`: a step from the curvature and the noise of the gradient.
-
-Where a search for the mode ends (it goes on while |∇U|² > dλT: a typical draw has less),
-
-    λ     the largest curvature of U, in the metric's coordinates: power iteration on the mean
-          Hessian of some minibatches, whole sweeps where 32 hold one, plus its residual;  ω = √λ
-    s²    the variance of the gradient estimate, over minibatches: along the direction of λ, and
-          of its noisiest coordinate, each with the curvature k of U in that direction
-
-and the step is the largest that keeps all of
-
-    stability        h ω (overdamped: h λ) at half of the word's limit
-    discretisation   the word's own error of ⟨x²⟩ on the stiffest mode at 5%
-    gradient noise   its heat at 5%: h s²/(2γT) (overdamped: h s²/(2T)) with the larger s²; or,
-                     where a stream sweeps through the data in K steps and its noise adds up to
-                     0, what the word's exact law on an oscillator of curvature k gives for
-                     sweeps in random order, in the worse of the two directions
-
-Then a chain makes 200 steps. Where it leaves the finite numbers the step is halved; where it
-is a quarter too hot, 16 more chains decide: halved where their mean is, too, and by four of
-its standard errors; six halvings at most. At the trial's steepest place λ and s² are measured
-again, since a mode is flatter and quieter than what lies about it. Where they ask for a shorter
-step it is shortened, by half at most at a time, for where too long a step leads is no place of
-the law; and the trial is made again, six times at most. Schedules of temperature and friction
-count with what they are at the end of the burn-in. All of it follows from the key.
-"""
+"""The thresholds of `step_size=None`, each in one place."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
-
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-
-from sgmcmc import _tree as trees
-from sgmcmc._curvature import Noise, draw_batches, gradient_noise, largest_curvature, slope
-from sgmcmc._schedule import Constant
-from sgmcmc.optim._find_mode import find_mode
-from sgmcmc.streams import _source as batches
-from sgmcmc.streams import _streams as streams
-from sgmcmc.tuning._limits import limits_of
-from sgmcmc.tuning._record import HALVINGS, Tuning, tuned
-from sgmcmc.tuning._trial import TRIAL_STEPS, tried
-from sgmcmc.types import Key, PyTree
-
-MODE_STEPS, POWER_STEPS, BATCHES = 500, 30, 32
-
-SEARCHES, FIRST_RATE, FASTER = 8, 0.01, 10
-LOOKS, SHORTER = 6, 1.05
+from typing import NamedTuple
 
 
-class Seen(NamedTuple):
-    """What was found out about U, and where."""
+class Rules(NamedTuple):
+    """The constants by which steps are chosen; `Rules()` are those in use.
 
-    mode: PyTree
-    curvature: float
-    noise: Noise | None
-    spent: int
-    given: PyTree
+    Tolerances:
+        tolerance: 0.05; the relative error of the stiffest mode's ⟨x²⟩ that discretisation,
+            gradient noise and an adaptive clock may each make.
+        friction_steps: 10; `friction="auto"` is γ = 1/(10 h).
+        flattest: 1e-4; directions of noise count as curved by this share of λ at least, and so
+            as a little hotter than they are.
+        longest_sweep: 2¹⁶ steps; longer sweeps count as independent batches, which are never
+            cooler.
 
+    The search for the mode:
+        mode_steps: 500; steps of Adam in one search.
+        max_searches: 8; searches at most, each from where the last ended.
+        learning_rate: 0.01; Adam's in the first search.
+        learning_rate_growth: 10; its factor where a search was still on its way.
 
-def tune(
-    key: Key,
-    kernel: Any,
-    params: PyTree,
-    data: PyTree,
-    stream: streams.Stream,
-    batch_size: int,
-    count: int = 0,
-) -> Tuning:
-    """Choose the step of a kernel made with `step_size=None`; see the module.
+    Curvature and noise:
+        power_iterations: 30; products with the Hessian for λ.
+        num_batches: 32; minibatches measured on, less what is no whole sweep.
 
-    Args:
-        key: consumed.
-        kernel: a word or a list of sub-steps (`sgmcmc.kernels`, `sgmcmc.kernels`).
-        params: one chain's start.
-        data, stream, batch_size: as `checks.data_and_stream` gives them.
-        count: the step at which schedules of temperature and friction are read.
+    A trial of a step:
+        trial_steps: 200; steps of a chain, the second half of which is judged.
+        too_hot: 1.25; configurational temperature, in T, above which a chain is suspect.
+        trial_chains: 16; chains that decide where one was suspect.
+        standard_errors: 4; of their mean, by which it must be above T to count as hot.
+        max_halvings: 6; of the step, in trials and of runs that lost a chain in the burn-in.
+        max_shortenings: 6; measurements at a trial's steepest place, after each of which the
+            step may be shortened.
+        shorter: 1.05; the ratio of steps from which one counts as shorter than another.
+        path_chains: 8; chains from the mode, for means of the gradient and starts of blocks.
 
-    Raises:
-        FloatingPointError: the search for the mode, or even the smallest step tried, did not
-            stay finite; or there is no curvature where the search ended.
+    Acceptance (`mala`, `hmc`, `amagold`, `sggmc`):
+        mala_target: 0.574; the share of steps that `mala` accepts.
+        target: 0.8; that of the others.
+        band: 0.05; how far from it is near enough.
+        blocks: 50; steps (blocks) of each of `path_chains` chains that a share is measured on.
+        max_tries: 30; steps tried at most.
+        longest: 1.8; the longest step in 1/ω (`mala`: 1/λ), at 9/10 of the limit of stability.
+        narrowest: 1.02; the ratio of two steps between which none is tried any more.
+
+    Metrics that change with the position (`psgld`):
+        probes: 32; random vectors for the Hessian's diagonal.
+        warmer: 2; the temperature, in T, that the law of such a metric may have.
+
+    Adaptive clocks:
+        clock_chains: 8192; chains of the stiffest mode alone.
+        clock_steps: 400; their steps before any counts, and as many that do.
+        clock_shortenings: 24; steps tried, each 2^{−1/4} of the last.
     """
-    return tune_and_mode(key, kernel, params, data, stream, batch_size, count)[0]
+
+    tolerance: float = 0.05
+    friction_steps: int = 10
+    flattest: float = 1e-4
+    longest_sweep: int = 2**16
+
+    mode_steps: int = 500
+    max_searches: int = 8
+    learning_rate: float = 0.01
+    learning_rate_growth: int = 10
+
+    power_iterations: int = 30
+    num_batches: int = 32
+
+    trial_steps: int = 200
+    too_hot: float = 1.25
+    trial_chains: int = 16
+    standard_errors: int = 4
+    max_halvings: int = 6
+    max_shortenings: int = 6
+    shorter: float = 1.05
+    path_chains: int = 8
+
+    mala_target: float = 0.574
+    target: float = 0.8
+    band: float = 0.05
+    blocks: int = 50
+    max_tries: int = 30
+    longest: float = 1.8
+    narrowest: float = 1.02
+
+    probes: int = 32
+    warmer: float = 2.0
+
+    clock_chains: int = 8192
+    clock_steps: int = 400
+    clock_shortenings: int = 24
 
 
-def tune_and_mode(
-    key: Key,
-    kernel: Any,
-    params: PyTree,
-    data: PyTree,
-    stream: streams.Stream,
-    batch_size: int,
-    count: int = 0,
-) -> tuple[Tuning, PyTree]:
-    """`tune`, and where the search for the mode ended."""
-    mode_key, power_key, noise_key, trial_key = jax.random.split(key, 4)
-    kernel = settled(kernel, count)
-    source = batches.Source(streams.reshuffled(), batch_size, data)
-    sampled = stream.law != "all" and data is not None
-    temperature = float(kernel.temperature(jnp.zeros((), jnp.int32)))
-    keys = mode_key, power_key, noise_key
-    seen = look(keys, kernel, params, source, sampled, temperature)
-    swept = stream.law not in ("independent", "all") and data is not None
-    sweep = streams.num_batches(*source.sizes) if swept else 0
-    noise = seen.noise
-    choice = _choice(kernel, seen.curvature, noise, temperature, sweep)
-    trial = kernel.source(stream, batch_size, data)
-    tried_steps, looks, shortened = 0, 0, False
-    while True:
-        found = tried(
-            tuned(kernel, choice), seen.mode, trial, jax.random.clone(trial_key), temperature
-        )
-        tried_steps += found.steps
-        if not found.good:
-            if choice.halvings == HALVINGS:
-                raise FloatingPointError(
-                    f"step_size: none found; {choice} did not stay finite, or cool, for "
-                    f"{TRIAL_STEPS} steps from the mode. Give a step_size, rescale the parameters "
-                    "(metric=), or look for NaN in the data"
-                )
-            choice = choice.halved()
-            continue
-        if looks == LOOKS:
-            choice = choice.at(min(choice.limits.values())) if shortened else choice
-            break
-        looks += 1
-        value, residual, stiffest = largest_curvature(
-            kernel, found.steepest, seen.given, jax.random.clone(power_key), POWER_STEPS
-        )
-        curvature = float(jnp.abs(value) + residual)
-        if not math.isfinite(curvature):
-            break
-        if sampled:
-            # At its anchor an estimator of differences has no noise at all, and where a network
-            # fits its data no gradient has much.
-            noise = gradient_noise(kernel, found.steepest, seen.given, data, seen.mode, stiffest)
-        there = _choice(kernel, max(curvature, seen.curvature), noise, temperature, sweep)
-        there = there._replace(halvings=choice.halvings)
-        step = min(choice.step_size, there.step_size)
-        if SHORTER * step >= choice.step_size:
-            choice = there.at(step) if shortened else choice
-            break
-        # Where a step that is too long leads is steeper than where the law is.
-        shortened = True
-        choice = there.at(max(step, choice.step_size / 2))
-    count = look_size(source) if sampled else 1
-    spent = seen.spent + 2 * tried_steps + looks * (2 * POWER_STEPS + (5 if sampled else 0)) * count
-    return choice._replace(gradient_evaluations=float(spent)), seen.mode
-
-
-def _choice(
-    kernel: Any, curvature: float, noise: Noise | None, temperature: float, sweep: int
-) -> Tuning:
-    """What the rules give, before any trial."""
-    pairs = [] if noise is None else [(float(s), float(bent)) for s, bent in noise]
-    friction, limits = limits_of(kernel, curvature, pairs, temperature, sweep)
-    reason = min(limits, key=lambda name: limits[name])
-    largest = 0.0 if noise is None else noise.largest
-    return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0)
-
-
-def look_size(source: batches.Source) -> int:
-    """Batches of a look: whole sweeps, whose mean is that of all data, where they fit in."""
-    return BATCHES - BATCHES % min(streams.num_batches(*source.sizes), BATCHES)
-
-
-def settled(kernel: Any, count: int) -> Any:
-    """The kernel with temperature and friction as they are at step `count`."""
-    at = jnp.asarray(count, jnp.int32)
-    kernel = eqx.tree_at(lambda k: k.temperature, kernel, Constant(kernel.temperature(at)))
-    if getattr(kernel, "friction", None) is None:
-        return kernel
-    return eqx.tree_at(lambda k: k.friction, kernel, Constant(kernel.friction(at)))
-
-
-def look(
-    keys: tuple[Key, Key, Key],
-    kernel: Any,
-    params: PyTree,
-    source: batches.Source,
-    sampled: bool,
-    temperature: float,
-) -> Seen:
-    """Search for the mode until it is flat enough, and measure there."""
-    mode_key, power_key, noise_key = keys
-    count = look_size(source) if sampled else 1
-    given = draw_batches(source, noise_key, count, sampled)
-    mode, rate, spent = params, FIRST_RATE, 0
-    for search in range(SEARCHES):
-        try:
-            found = find_mode(
-                jax.random.fold_in(mode_key, search), kernel.posterior, mode, source.data,
-                batch_size=source.batch_size if sampled else None, num_steps=MODE_STEPS,
-                learning_rate=rate,
-            )  # fmt: skip
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                "step_size: none found; the search for the mode left the finite numbers. Give a "
-                "step_size, look for NaN in the data, or for a density that is not bounded"
-            ) from error
-        moved = max(
-            float(jnp.max(jnp.abs(x - y)))
-            for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(mode), strict=True)
-        )
-        mode = found
-        value, residual, stiffest = largest_curvature(
-            kernel, mode, given, jax.random.clone(power_key), POWER_STEPS
-        )
-        curvature = float(jnp.abs(value) + residual)
-        spent += MODE_STEPS + (2 * POWER_STEPS + 1) * count
-        steep = float(slope(kernel, mode, given))
-        if steep <= trees.size(mode) * curvature * (temperature or 1.0):
-            break
-        # Adam's steps are at most the rate, and half of it on average along the cosine: who has
-        # moved as far as that is still on the way.
-        rate *= FASTER if moved > rate * MODE_STEPS / 4 else 1
-    else:
-        if float(value) < 0:
-            raise FloatingPointError(
-                f"step_size: none found; after {SEARCHES} searches for the mode U still falls, "
-                f"and its curvature is {float(value):.3g}. Give a step_size, or look for a "
-                "density that is not bounded"
-            )
-    if not (math.isfinite(curvature) and curvature > 0):
-        raise FloatingPointError(
-            f"step_size: none found; the curvature of U is {float(value):.3g} where the search for "
-            "the mode ended, after which no step is measured. Give a step_size"
-        )
-    if not sampled:
-        return Seen(mode, curvature, None, spent, given)
-    noise = gradient_noise(kernel, mode, given, source.data, mode, stiffest)
-    return Seen(mode, curvature, noise, spent + 5 * count, given)
+RULES = Rules()

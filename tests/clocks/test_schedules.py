@@ -142,7 +142,7 @@ def test_kernels_that_differ_in_a_clock_s_numbers_share_a_trace():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: clocks.decreasing(0.0), "initial: got 0.0; expected a finite number > 0"),
+        (lambda: clocks.decreasing(0.0), "initial_step: got 0.0; expected a finite number > 0"),
         (lambda: clocks.decreasing(0.1, offset=-1.0), "offset: got -1.0"),
         (lambda: clocks.decreasing(0.1, power=1.5), "power: got 1.5; .* > 0 and ≤ 1"),
         (lambda: clocks.decreasing(0.1, weights="none"), "weights: got 'none'; allowed: time"),

@@ -91,7 +91,7 @@ def test_burnin_and_draws_share_one_trace(case):
 
     def traces(kernel=None, **options):
         before = len(case.traces)
-        assert case.sample(kernel, **options).num_draws == 12
+        assert case.sample(kernel, **options).num_samples == 12
         return len(case.traces) - before
 
     assert traces(num_burnin=0) > traces(num_burnin=0) == (checked := traces(num_burnin=0))

@@ -79,7 +79,7 @@ def check_coefficient(factor):
     posterior = sgmcmc.Posterior(_log_likelihood, _log_prior, data_size=200)
     found = learning_coefficient(
         jax.random.key(0), posterior, jnp.asarray(ROWS.mean(axis=0)), ROWS,
-        batch_size=100, localization=1.0, step_size=0.02, num_steps=4_000, thinning=4,
+        batch_size=100, precision=1.0, step_size=0.02, num_steps=4_000, thinning=4,
         kernel=functools.partial(tempered, factor),
     )  # fmt: skip
     curvature = 200 / np.log(200)

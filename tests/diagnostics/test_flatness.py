@@ -23,7 +23,7 @@ def of_quadratic(seed=0, **settings):
 def test_a_quadratic(x64):
     """Rise σ²/2 tr H within 4 errors; F(x; γ) = −½ Σ log(h_i + γ) + d/2 log 2π at the minimum."""
     kernel = sgmcmc.sgld(quadratic(EXACT), 0.01)
-    found = of_quadratic(entropy=sgmcmc.local.local_entropy(kernel, 2.0), num_draws=2_000)
+    found = of_quadratic(entropy=sgmcmc.local.local_entropy(kernel, 2.0), num_samples=2_000)
     assert found.loss == 0
     assert found.rise_error < 0.05 * found.rise
     assert abs(found.rise - 0.3**2 / 2 * EXACT.sum()) < 4 * found.rise_error
@@ -53,8 +53,8 @@ def test_a_network_block_by_block():
         prior = 0 if of == "loss" else float(-model.log_prior(params))
         assert float(function.value(params)) - prior == pytest.approx(scale * exact, rel=1e-5)
     found = flatness(
-        jax.random.key(2), model.posterior(50), params, data, width=0.1, num_draws=20, num_steps=3,
-        num_probes=1, block_size=16,
+        jax.random.key(2), model.posterior(50), params, data, width=0.1, num_samples=20,
+        num_steps=3, num_probes=1, block_size=16,
     )  # fmt: skip
     assert found.loss == pytest.approx(exact, rel=1e-5)
 
@@ -84,10 +84,10 @@ def test_the_table():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"width: got 0\.0; expected a finite number > 0"):
         of_quadratic(width=0.0)
-    with pytest.raises(ValueError, match="num_draws: got 2; allowed: at least 4"):
-        of_quadratic(num_draws=2)
-    with pytest.raises(ValueError, match="num_draws: got 5; expected an even number"):
-        of_quadratic(num_draws=5)
+    with pytest.raises(ValueError, match="num_samples: got 2; allowed: at least 4"):
+        of_quadratic(num_samples=2)
+    with pytest.raises(ValueError, match="num_samples: got 5; expected an even number"):
+        of_quadratic(num_samples=5)
     with pytest.raises(
         TypeError, match=r"entropy: got float; expected sgmcmc\.local\.local_entropy"
     ):

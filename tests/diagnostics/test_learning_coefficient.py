@@ -48,7 +48,7 @@ def estimate(log_likelihood, params, n, **options):
     posterior = sgmcmc.Posterior(log_likelihood, flat, data_size=n)
     data = np.zeros(n, np.float32)
     options = {
-        "localization": 1.0, "num_chains": 16, "batch_size": 1, "evaluation_data": data[:1],
+        "precision": 1.0, "num_chains": 16, "batch_size": 1, "evaluation_data": data[:1],
     } | options  # fmt: skip
     return learning_coefficient(jax.random.key(0), posterior, params, data, **options)
 
@@ -63,10 +63,10 @@ def linear_network(widths, rank, **options):
     return estimate(log_likelihood, [jnp.asarray(x) for x in layers], 10_000, **options)
 
 
-def exact_quadratic(n, localization, step_size=0.0):
+def exact_quadratic(n, precision, step_size=0.0):
     """½ Σ nβh/(nβh + ρ), each term over 1 − h(nβh + ρ)/2 by Euler's stationary variance."""
     curvature = nbeta(n) * STIFFNESS
-    total = curvature + localization
+    total = curvature + precision
     return 0.5 * np.sum(curvature / total / (1 - step_size * total / 2))
 
 
@@ -88,7 +88,7 @@ def test_quadratic_without_bias(rho, step_size):
     """BAOAB has the exact law of positions on Gaussians, at any stable step."""
     found = estimate(
         Partial(_quadratic, jnp.asarray(STIFFNESS, jnp.float32)), jnp.zeros(11), 1_000,
-        localization=rho, step_size=step_size, kernel=BAOAB, num_steps=10_000, thinning=10,
+        precision=rho, step_size=step_size, kernel=BAOAB, num_steps=10_000, thinning=10,
     )  # fmt: skip
     exact = exact_quadratic(1_000, rho)
     assert abs(found.estimate - exact) < 4 * found.standard_error
@@ -113,17 +113,17 @@ def test_euler_step():
     assert found.step_size == pytest.approx(5e-4)
 
 
-def exact_crossing(power, n, localization):
+def exact_crossing(power, n, precision):
     """By quadrature over w₂; given it w₁ is normal."""
     scale = 2 * nbeta(n)
 
     def weighted(w, numerator):
         rise = scale * w ** (2 * power)
-        density = np.exp(-localization * w**2 / 2) / np.sqrt(rise + localization)
-        return density * (0.5 * rise / (rise + localization) if numerator else 1.0)
+        density = np.exp(-precision * w**2 / 2) / np.sqrt(rise + precision)
+        return density * (0.5 * rise / (rise + precision) if numerator else 1.0)
 
     edges = [0, 1e-3, 1e-2, 0.05, 0.2, 1, 3, 12]
-    edges = [e / np.sqrt(min(localization, 1)) for e in edges]
+    edges = [e / np.sqrt(min(precision, 1)) for e in edges]
     top, bottom = (
         sum(quad(weighted, a, b, (numerator,), epsabs=0)[0] for a, b in itertools.pairwise(edges))
         for numerator in (True, False)
@@ -183,7 +183,7 @@ def test_crossings(power, rho):
     """Degenerate minima, far below d/2 = 1: the finite-n value, not its limit."""
     found = estimate(
         Partial(_crossing, power), jnp.zeros(2), 1_000,
-        localization=rho, step_size=0.01, kernel=BAOAB, num_steps=20_000, thinning=20,
+        precision=rho, step_size=0.01, kernel=BAOAB, num_steps=20_000, thinning=20,
     )  # fmt: skip
     exact = exact_crossing(power, 1_000, rho)
     assert abs(found.estimate - exact) < 4 * found.standard_error
@@ -193,7 +193,7 @@ def test_crossings(power, rho):
 LOWEST = -20.0  # of log s: less carries no mass
 
 
-def exact_two_layers(widths, localization, n):
+def exact_two_layers(widths, precision, n):
     """½‖W₂W₁‖² with one or two hidden units.
 
     W₂ is normal given W₁, whose singular values s have density ∏ s^{H₁−H₂} |s₁² − s₂²| ×
@@ -202,22 +202,22 @@ def exact_two_layers(widths, localization, n):
     inputs, hidden, outputs = widths
     inputs, outputs = max(inputs, outputs), min(inputs, outputs)
     nodes, weights = np.polynomial.legendre.leggauss(200)
-    t = LOWEST + (nodes + 1) * (np.log(8 / np.sqrt(localization)) - LOWEST) / 2
+    t = LOWEST + (nodes + 1) * (np.log(8 / np.sqrt(precision)) - LOWEST) / 2
     s = np.exp(t)
     rise = nbeta(n) * s**2
-    density = weights * s * s ** (inputs - hidden) * np.exp(-localization * s**2 / 2)
-    density = density * (rise + localization) ** (-outputs / 2)
-    share = outputs / 2 * rise / (rise + localization)
+    density = weights * s * s ** (inputs - hidden) * np.exp(-precision * s**2 / 2)
+    density = density * (rise + precision) ** (-outputs / 2)
+    share = outputs / 2 * rise / (rise + precision)
     if hidden == 1:
         return np.sum(density * share) / np.sum(density)
     # The kink on the diagonal: |s₁² − s₂²| is twice an integral over s₁ > s₂.
     lower = (nodes[:, None] + 1) / 2 * (t[None, :] - LOWEST) + LOWEST
     s2, inner = np.exp(lower), weights[:, None] * (t[None, :] - LOWEST) / 2
     rise2 = nbeta(n) * s2**2
-    second = inner * s2 * s2 ** (inputs - hidden) * np.exp(-localization * s2**2 / 2)
-    second = second * (rise2 + localization) ** (-outputs / 2)
+    second = inner * s2 * s2 ** (inputs - hidden) * np.exp(-precision * s2**2 / 2)
+    second = second * (rise2 + precision) ** (-outputs / 2)
     joint = second * density[None, :] * (s[None, :] ** 2 - s2**2)
-    both = outputs / 2 * rise2 / (rise2 + localization) + share[None, :]
+    both = outputs / 2 * rise2 / (rise2 + precision) + share[None, :]
     return np.sum(joint * both) / np.sum(joint)
 
 
@@ -289,7 +289,7 @@ def test_minibatches_of_data():
     posterior = sgmcmc.Posterior(_normal, lambda w: -50 * jnp.sum(w**2), data_size=1_000)
     found = learning_coefficient(
         jax.random.key(0), posterior, jnp.asarray(y.mean(axis=0), jnp.float32), y,
-        batch_size=100, localization=1.0, step_size=2e-4, num_steps=4_000, thinning=4,
+        batch_size=100, precision=1.0, step_size=2e-4, num_steps=4_000, thinning=4,
     )  # fmt: skip
     curvature = nbeta(1_000)
     total = curvature + 1

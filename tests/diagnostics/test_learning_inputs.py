@@ -129,7 +129,7 @@ def test_a_chain_apart():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"localization": 0.0}, "localization: got 0.0; expected a finite number > 0"),
+        ({"precision": 0.0}, "precision: got 0.0; expected a finite number > 0"),
         ({"inverse_temperature": -1.0}, "inverse_temperature: got -1.0"),
         ({"num_chains": 1}, "num_chains: got 1; allowed: at least 2"),
         ({"num_steps": 3}, "num_steps: got 3; allowed: at least 4"),
@@ -145,7 +145,7 @@ def test_bad_numbers(changed, message):
 
 def test_bad_posteriors():
     """A target without data, a localised one, a tempered one, and one too small for 1/log n."""
-    given = {"localization": 1.0, "step_size": 0.01}
+    given = {"precision": 1.0, "step_size": 0.01}
     key, w = jax.random.key(0), jnp.zeros(3)
     bare = sgmcmc.Posterior.from_log_density(lambda w: -jnp.sum(w**2))
     with pytest.raises(ValueError, match="needs a likelihood and its n examples"):

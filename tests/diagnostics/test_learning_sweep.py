@@ -34,7 +34,7 @@ def cell(estimate, error=0.01, **changed):
 def table(values, steps=(1.0,), pulls=(1.0,), betas=(1.0,), batches=(None,)):
     """A sweep of given cells; numbers stand for cells of that estimate."""
     axes = {
-        "step_size": steps, "localization": pulls, "inverse_temperature": betas,
+        "step_size": steps, "precision": pulls, "inverse_temperature": betas,
         "batch_size": batches,
     }  # fmt: skip
     cells = np.empty([len(x) for x in axes.values()], object)
@@ -59,10 +59,10 @@ def test_localization_bias_by_formula():
     """k/(k + ρ) with k = 100: a tenth of the pull changes it by less than 5% up to ρ = 5.6."""
     pulls = (0.1, 1.0, 10.0, 100.0, 1000.0)
     found = table([2 * 100 / (100 + rho) for rho in pulls], pulls=pulls)
-    assert found.table["verdict"].tolist() == ["stable"] * 2 + ["localization"] * 3
+    assert found.table["verdict"].tolist() == ["stable"] * 2 + ["precision"] * 3
     assert found.best.estimate in found.grid("estimate")[found.stable]
     assert repr(found).startswith("LearningSweep: 2 of 5 cells are stable, λ̂ from 1.98 to 1.998")
-    assert "elsewhere mostly 'localization'" in repr(found)
+    assert "elsewhere mostly 'precision'" in repr(found)
 
 
 def test_the_other_axes():
@@ -142,7 +142,7 @@ def test_a_quadratic():
             exact = 2 * 1_000 * beta / total / (1 - h * total / 2)
             assert abs(swept.grid("estimate")[at] - exact) < 4.5 * swept.grid("standard_error")[at]
     words = found.grid("verdict")[:, :, 0, 0].tolist()
-    assert words[0] == ["stable", "stable", "localization"]  # a pull of 100 costs 40%
+    assert words[0] == ["stable", "stable", "precision"]  # a pull of 100 costs 40%
     assert words[1][:2] == ["step"] * 2  # half of .002 changes λ̂ by hk/4, 7%
     assert colder.table["verdict"].tolist() == ["stable"] * 2
     assert found.best is found.cells[0, np.argmin(found.grid("standard_error")[0, :2, 0, 0]), 0, 0]
@@ -161,7 +161,7 @@ def test_crossings_agree_with_quadrature():
             abs(found.grid("estimate")[0, at, 0, 0] - exact)
             < 4 * found.grid("standard_error")[0, at, 0, 0]
         )
-    assert found.grid("verdict")[0, 2, 0, 0] == "localization"
+    assert found.grid("verdict")[0, 2, 0, 0] == "precision"
 
 
 def _crossing_of_one(w, rows):

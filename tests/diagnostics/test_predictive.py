@@ -86,9 +86,7 @@ def test_blocks_change_nothing(make_run, monkeypatch, predict, y):
     """Memory for four points, or three draws, at a time: the same numbers."""
     whole = predictive(make_run(W), predict, X, y)
     monkeypatch.setattr("sgmcmc.diagnostics._draws.BLOCK_BYTES", 240)
-    # The package's name `predictive` is the function; the module is reached through sys.modules.
-    module = __import__("sys").modules["sgmcmc.diagnostics.predictive"]
-    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 60 * 5 * 4)
+    monkeypatch.setattr("sgmcmc.diagnostics.predictions._predictive.BLOCK_BYTES", 4 * 60 * 5 * 4)
     parts = predictive(make_run(W), predict, X, y)
     for name, value in vars(whole).items():
         if isinstance(value, np.ndarray):

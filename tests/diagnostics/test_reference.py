@@ -29,7 +29,7 @@ def test_rows_come_in_the_order_of_the_reference(make_run):
     found = compare_to_reference(run, {"b": NORMALS, "a": NORMALS[..., 0]})
     assert tuple(found.table.index) == ("b[0]", "b[1]", "a")
     assert found.notes == ("not in the reference: unused",)
-    assert (found.num_chains, found.num_draws) == (4, 500)
+    assert (found.num_chains, found.num_samples) == (4, 500)
 
 
 def test_reference_with_and_without_chains(make_run):

@@ -28,7 +28,7 @@ def test_rows_are_the_scalars_by_name(make_run):
     np.testing.assert_array_equal(
         result.table["mcse_mean"].iloc[-1], statistics(DRAWS["weight"][..., 1, 2])["mcse_mean"]
     )
-    assert (result.num_chains, result.num_draws) == (4, 50)
+    assert (result.num_chains, result.num_samples) == (4, 50)
 
 
 def test_rates(make_run):

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,8 @@ import pytest
 
 import sgmcmc
 from sgmcmc import NonFiniteError, Posterior, reducers
-from sgmcmc.sampling import _execution as execution
+from sgmcmc.kernels import AbstractKernel, Traits
+from sgmcmc.loop._driver import watching
 from sgmcmc.types import ClockState
 from tests.compare import assert_same_bits
 
@@ -48,31 +49,27 @@ def run(kernel=BAOAB, num_samples=12, **options):
     )
 
 
-def stop_after(monkeypatch, steps):
-    """Press Ctrl-C during the chunk that reaches `steps`."""
-    original = execution.run_chunk
+def ctrl_c_after(steps):
+    """Press Ctrl-C as soon as so many steps are made."""
 
-    def watch(inputs, span, carry):
-        done = int(span.start) + int(span.num_draws) * int(span.steps_per_draw)
-        if int(span.num_draws) and done >= steps:
-            monkeypatch.setattr(execution, "run_chunk", original)
+    def press(job):
+        if job.steps >= steps:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(inputs, span, carry)
 
-    monkeypatch.setattr(execution, "run_chunk", watch)
+    return watching(press)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 6, 8, 9, 30])
-def test_ctrl_c_keeps_the_draws_and_resumes(steps, monkeypatch, tmp_path):
+def test_ctrl_c_keeps_the_draws_and_resumes(steps, tmp_path):
     """Ctrl-C ends a run in burn-in or amid a thinned draw; `resume()` completes it exactly."""
     straight = run()
     handler = signal.getsignal(signal.SIGINT)
-    stop_after(monkeypatch, steps)
-    broken = run(chunk_steps=2)
+    with ctrl_c_after(steps):
+        broken = run(chunk_steps=2)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert broken.num_draws == max(0, (broken.num_steps - 5) // 3) < 12
+    assert broken.num_samples == max(0, (broken.num_steps - 5) // 3) < 12
     assert steps <= broken.num_steps <= steps + 3
-    np.testing.assert_array_equal(broken.draws["a"], straight.draws["a"][:, : broken.num_draws])
+    np.testing.assert_array_equal(broken.draws["a"], straight.draws["a"][:, : broken.num_samples])
     repr(broken)
     assert_same_bits(broken.resume(progress=False), straight)
     loaded = sgmcmc.load(broken.save(tmp_path / "run"))
@@ -99,7 +96,7 @@ def test_ctrl_c_in_a_process_of_its_own(tmp_path):
             kernel = sgmcmc.sgld(target, 0.1)
             run = sgmcmc.sample(jax.random.key(0), kernel, jnp.zeros(2), num_burnin=10,
                                 num_samples=2_000_000, thinning=10, num_chains=2)
-            print("draws", run.num_draws)
+            print("draws", run.num_samples)
             """
         )
     )
@@ -219,13 +216,15 @@ def test_failures_do_not_depend_on_chunks(chunk_steps):
     np.testing.assert_array_equal(one.weights, other.weights)
 
 
-class Leap(eqx.Module):
+class Leap(AbstractKernel):
     """θ ← 1e20 θ, said to be finite: infinite after the second step."""
 
-    order: int = eqx.field(static=True, default=1)
-    gradient_evaluations: float = eqx.field(static=True, default=0.0)
-    batches_per_step: int = eqx.field(static=True, default=1)
-    refresh_every: int | None = eqx.field(static=True, default=None)
+    posterior: ClassVar[None] = None
+    clock: ClassVar[None] = None
+
+    @property
+    def traits(self):
+        return Traits("leap", order=1, gradient_evaluations=0.0)
 
     def init(self, position, rng_key, data=None):
         return sgmcmc.State(position, (), (), (), ClockState(jnp.int32(0)))
@@ -238,9 +237,6 @@ class Leap(eqx.Module):
         position = 1e20 * state.position
         info = sgmcmc.Info(position, one, one, zero, zero, zero, jnp.array(True))
         return state._replace(position=position), info
-
-    def step(self, rng_key, state, batch=None):
-        return self.drive(self.draw(rng_key, state), state, batch)
 
 
 @pytest.mark.parametrize("chunk_steps", [1, 2, 100])
@@ -264,7 +260,7 @@ def test_raise_names_chain_and_step_and_carries_the_draws():
     assert f"chain {chain} is not finite from step {step} on" in str(caught.value)
     assert "step_size" in str(caught.value)
     assert run_so_far.num_steps == step + 1
-    draws = run_so_far.num_draws
+    draws = run_so_far.num_samples
     assert draws == (step + 1 - 4) // 2
     others = [c for c in range(6) if c not in stopped]
     np.testing.assert_array_equal(run_so_far.draws[others], ignored.draws[others, :draws])
@@ -315,36 +311,60 @@ def test_a_stopped_chain_stays_stopped_after_resume(tmp_path):
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 @pytest.mark.parametrize("burnt", [False, True])
-def test_any_failure_on_the_way_keeps_the_draws(error, burnt, monkeypatch, tmp_path):
+def test_any_failure_on_the_way_keeps_the_draws(error, burnt, tmp_path):
     """Whatever breaks off a chunk, the draws made are in the error's `.run`, bit for bit.
 
     Where the failing chunk had not begun, the run can also be resumed; where it had taken
     the state with it, the draws can still be saved, and resuming says why it cannot.
     """
     straight = run(chunk_steps=4)
-    usual, calls = execution.run_chunk, []
 
-    def fails(*arguments):
-        calls.append(arguments)
-        if len(calls) == 6:
-            if burnt:
-                usual(*arguments)
-            raise error("out of luck")
-        return usual(*arguments)
+    def fails(job):
+        if job.steps < 15:
+            return
+        if burnt:
+            jax.tree.map(lambda x: x.delete(), job.carry)
+        raise error("out of luck")
 
-    monkeypatch.setattr(execution, "run_chunk", fails)
-    with pytest.raises(error) as caught:
+    with watching(fails), pytest.raises(error) as caught:
         run(chunk_steps=4)
-    monkeypatch.setattr(execution, "run_chunk", usual)
     partial = caught.value.run
-    assert 0 < partial.num_draws < straight.num_draws
-    made = slice(None), slice(0, partial.num_draws)
+    assert "error's `.run`" in caught.value.__notes__[0]
+    assert 0 < partial.num_samples < straight.num_samples
+    made = slice(None), slice(0, partial.num_samples)
     np.testing.assert_array_equal(partial.draws["a"], straight.draws["a"][made])
     loaded = sgmcmc.load(partial.save(tmp_path / "part.npz"))
     np.testing.assert_array_equal(loaded.draws["a"], partial.draws["a"])
+    assert loaded.num_steps == partial.num_steps
     if burnt:
         for broken in (partial, loaded):
             with pytest.raises(ValueError, match="broke off inside a chunk"):
                 broken.resume(kernel=BAOAB, progress=False)
     else:
         assert_same_bits(partial.resume(progress=False), straight)
+
+
+def test_a_failure_inside_a_chunk_keeps_the_draws():
+    """An error of the compiled steps themselves comes with the draws of the chunks before it."""
+    straight = run(chunk_steps=4, collect=True)
+    allowed = []
+
+    def check(value):
+        allowed.append(None)
+        if len(allowed) > 10:
+            raise RuntimeError("out of luck")
+        return value
+
+    def through_python(params):
+        shape = jax.ShapeDtypeStruct(params["a"].shape, params["a"].dtype)
+        kept = jax.pure_callback(check, shape, params["a"], vmap_method="sequential")
+        return {"a": kept}
+
+    with pytest.raises(Exception, match="out of luck") as caught:
+        run(chunk_steps=4, collect=through_python)
+    partial = caught.value.run
+    assert 0 < partial.num_samples < straight.num_samples
+    made = slice(None), slice(0, partial.num_samples)
+    np.testing.assert_array_equal(partial.draws["a"], straight.draws["a"][made])
+    with pytest.raises(ValueError, match="broke off inside a chunk"):
+        partial.resume(progress=False)

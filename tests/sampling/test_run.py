@@ -2,6 +2,7 @@
 
 import hashlib
 import html.parser
+import json
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -175,16 +176,31 @@ def test_damaged_files_are_refused_or_read_right(saved, tmp_path):
         assert_same_leaves(loaded.draws, original.draws)
 
 
+def with_format(path, name):
+    """A file of a run in some format, with nothing in it."""
+    header = json.dumps({"format": name, "trees": {}, "header": {}}).encode()
+    np.savez(path, **{"header.json": np.frombuffer(header, np.uint8)})
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_other_formats_are_refused_by_name(number, tmp_path):
+    """A run of an older or a newer version is no damaged file: the message says what it is."""
+    path = tmp_path / "other.npz"
+    with_format(path, f"sgmcmc-run-{number}")
+    before = digest(path)
+    message = rf"path: other.npz is a run in the format 'sgmcmc-run-{number}'.* 'sgmcmc-run-2' only"
+    with pytest.raises(ValueError, match=message):
+        sgmcmc.load(path)
+    assert digest(path) == before
+
+
 def test_foreign_files_are_refused_and_left_alone(tmp_path):
     """Text, other archives, pickles and plain arrays are no runs, and are not touched."""
     np.savez(tmp_path / "other.npz", a=np.ones(3))
     np.save(tmp_path / "array.npy", np.ones(3))
     np.save(tmp_path / "objects.npy", np.array([{}, None]), allow_pickle=True)
     (tmp_path / "text.txt").write_text("not a run")
-    fake = np.frombuffer(b'{"format": "sgmcmc-run-1", "trees": {}, "header": {}}', np.uint8)
-    np.savez(tmp_path / "fake.npz", **{"header.json": fake})
-    newer = np.frombuffer(b'{"format": "sgmcmc-run-9", "trees": {}, "header": {}}', np.uint8)
-    np.savez(tmp_path / "newer.npz", **{"header.json": newer})
+    with_format(tmp_path / "fake.npz", "sgmcmc-run-2")
     for path in list(tmp_path.iterdir()):
         assert_refused(path)
     with pytest.raises(FileNotFoundError):

@@ -31,8 +31,8 @@ def test_a_run_ends_when_every_chain_is_there():
     assert np.ptp(elapsed[:, -1]) > 0  # the chains' clocks differ
     assert np.all(np.diff(elapsed) > 0)
     assert run.config["total_time"] == 6.0
-    assert run.config["num_samples"] == run.num_draws
-    assert run.num_steps == 20 + 2 * run.num_draws
+    assert run.config["num_samples"] == run.num_samples
+    assert run.num_steps == 20 + 2 * run.num_samples
 
 
 def test_chunks_do_not_decide_where_it_ends():
@@ -42,7 +42,7 @@ def test_chunks_do_not_decide_where_it_ends():
         np.testing.assert_array_equal(run.draws, runs[0].draws)
         np.testing.assert_array_equal(run.info.elapsed, runs[0].info.elapsed)
     longer = runs[2].resume(num_samples=5)
-    straight = sample(num_samples=runs[0].num_draws + 5)
+    straight = sample(num_samples=runs[0].num_samples + 5)
     np.testing.assert_array_equal(longer.draws, straight.draws)
     np.testing.assert_array_equal(longer.info.elapsed, straight.info.elapsed)
 
@@ -51,9 +51,9 @@ def test_a_fixed_step_covers_what_it_should():
     """h = .1, a draw every 2 steps: 5 units of time are 25 draws; `num_samples` cuts it short."""
     kernel = sgmcmc.sgld(POSTERIOR, 0.1)
     run = sample(kernel, total_time=4.95)
-    assert run.num_draws == 25
+    assert run.num_samples == 25
     np.testing.assert_allclose(run.info.elapsed[:, -1], 5.0, rtol=1e-6)
-    assert sample(kernel, total_time=4.95, num_samples=10).num_draws == 10
+    assert sample(kernel, total_time=4.95, num_samples=10).num_samples == 10
 
 
 def test_short_steps_add_up_over_many():
@@ -66,7 +66,7 @@ def test_short_steps_add_up_over_many():
 def test_more_draws_than_there_was_room_for():
     """Arrays grow with the draws, and a memory error names what to do (`draws_fit`)."""
     run = sample(sgmcmc.sgld(POSTERIOR, 0.01), total_time=15.0, thinning=1)
-    assert run.num_draws == 1_500
+    assert run.num_samples == 1_500
     assert np.all(np.isfinite(run.draws))
 
 
@@ -76,7 +76,7 @@ def test_saved_and_loaded(tmp_path):
     loaded = sgmcmc.load(run.save(tmp_path / "run"))
     np.testing.assert_array_equal(loaded.info.elapsed, run.info.elapsed)
     more = loaded.resume(num_samples=3, kernel=ADAPTIVE)
-    assert more.num_draws == run.num_draws + 3
+    assert more.num_samples == run.num_samples + 3
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])

@@ -2,13 +2,14 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import sgmcmc
-from sgmcmc import Batch, Posterior, gradients, streams
+from sgmcmc import Batch, Posterior, gradients, loop, streams
 from sgmcmc.streams import Rows
 
 SEED = 11
@@ -231,28 +232,14 @@ def primitives(jaxpr, name, inside=()):
 
 
 @pytest.mark.parametrize(("name", "chain_method"), [("reshuffled", "vmap"), ("symmetric", "map")])
-def test_permutations_are_sorted_under_a_scalar_condition_only(name, chain_method, monkeypatch):
+def test_permutations_are_sorted_under_a_scalar_condition_only(name, chain_method):
     """No step but an epoch's first sorts: every sort stands in a `cond` with a scalar predicate."""
-    from sgmcmc.loop import _chunk as loop
-    from sgmcmc.sampling import _execution as execution
-
-    given = {}
-
-    def watch(inputs, span, carry):
-        given.setdefault("arguments", (inputs, span, jax.tree.map(jnp.copy, carry)))
-        return loop.run_chunk(inputs, span, carry)
-
-    monkeypatch.setattr(execution, "run_chunk", watch)
     target, data = problem(6)
-    sgmcmc.sample(
+    chains = loop.chains(
         jax.random.key(SEED), sgmcmc.sgld(target, 1e-3), jnp.zeros(()), data,
-        batch_size=2, stream=name,
-        num_chains=2, num_burnin=0, num_samples=2, chain_method=chain_method, progress=False,
+        batch_size=2, stream=name, num_chains=2, chain_method=chain_method,
     )  # fmt: skip
-    inputs, span, carry = given["arguments"]
-    import equinox as eqx
-
-    jaxpr = eqx.filter_make_jaxpr(loop.run_chunk)(inputs, span, carry)[0]
+    jaxpr = eqx.filter_make_jaxpr(loop.advance)(chains, 2)[0]
     sorts = primitives(jaxpr.jaxpr, "sort")
     assert sorts
     for nest in sorts:

@@ -3,6 +3,7 @@
 A Gaussian of condition number 100, where what each rule should give is known.
 """
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -17,19 +18,20 @@ from jax.tree_util import Partial
 
 import sgmcmc
 from sgmcmc import clocks, metrics
-from sgmcmc.kernels._splitting import SplittingKernel, extend
-from sgmcmc.tuning import _acceptance as tune_acceptance
-from sgmcmc.tuning import _adaptive as tune_adaptive
-from sgmcmc.tuning import _trial as verified
-from sgmcmc.tuning._limits import TOLERANCE
-from sgmcmc.tuning._record import HALVINGS
+from sgmcmc.streams._source import Source
+from sgmcmc.tuning import Rules
+from sgmcmc.tuning import _adaptive as adaptive
+from sgmcmc.tuning._by_acceptance import Aim, step_at
+from sgmcmc.tuning._problem import settled
+from sgmcmc.tuning._trial import halved_until_good
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
+RULES = Rules()
 SIZE, LARGEST = 20, 100.0
 CURVATURES = np.geomspace(1.0, LARGEST, SIZE)
 OPTIONS = {"num_chains": 2, "num_burnin": 50, "num_samples": 100, "progress": False}
 # 1/(1 − hλ/2) = 1.05.
-EULER = 2 * TOLERANCE / (1 + TOLERANCE)
+EULER = 2 * RULES.tolerance / (1 + RULES.tolerance)
 
 
 def oscillators(curvatures, x):
@@ -101,7 +103,7 @@ def test_a_step_is_chosen_and_says_why(name):
     assert np.std(run.draws) > 0
     assert run.tuning.halvings == 0
     assert run.tuning.reason in repr(run.tuning)
-    for what in run.tuning.found or ():
+    for what in run.tuning.measured or ():
         assert what in repr(run.tuning)
     assert run.config["step_size"] == pytest.approx(run.tuning.step_size, rel=1e-6)
     assert run.gradient_evaluations > run.tuning.gradient_evaluations > 500
@@ -118,10 +120,12 @@ def psi(level, m=0.1, most=10.0, r=0.25):
 def test_the_typical_step_is_that_of_the_fixed_word(name, rule):
     """ψ(ζ̄) Δτ = h exactly, E[g] = mean λ: ψ is estimated to 3%, for it falls as ζ^.2."""
     found = chosen(name).tuning
-    np.testing.assert_allclose(found.found["h"], rule, rtol=0.01)
-    np.testing.assert_allclose(found.step_size * found.found["ψ"], found.found["h"], rtol=1e-6)
+    np.testing.assert_allclose(found.measured["h"], rule, rtol=0.01)
+    np.testing.assert_allclose(
+        found.step_size * found.measured["ψ"], found.measured["h"], rtol=1e-6
+    )
     np.testing.assert_allclose(found.step_size * psi(np.mean(CURVATURES)), rule, rtol=0.03)
-    np.testing.assert_allclose(found.found["mean dt"], rule, rtol=0.1)
+    np.testing.assert_allclose(found.measured["mean dt"], rule, rtol=0.1)
 
 
 def test_a_clock_that_is_in_step_with_a_mode_gets_a_shorter_step():
@@ -131,8 +135,8 @@ def test_a_clock_that_is_in_step_with_a_mode_gets_a_shorter_step():
     """
     found = chosen("fast clock").tuning
     assert found.reason == "clock"
-    assert 0.5 < found.found["h"] * np.sqrt(LARGEST) < 0.95
-    np.testing.assert_allclose(found.friction, 0.1 / found.found["h"], rtol=1e-6)
+    assert 0.5 < found.measured["h"] * np.sqrt(LARGEST) < 0.95
+    np.testing.assert_allclose(found.friction, 0.1 / found.measured["h"], rtol=1e-6)
 
 
 def test_psgld_has_eulers_step_in_its_metric():
@@ -146,7 +150,7 @@ def test_psgld_has_eulers_step_in_its_metric():
         np.testing.assert_allclose(tuning.curvature, np.sqrt(LARGEST), rtol=0.03)
         np.testing.assert_allclose(tuning.step_size, EULER / np.sqrt(LARGEST), rtol=0.03)
         stiffest = tuning.step_size * np.sqrt(LARGEST)
-        assert 1 / (1 - stiffest / 2) <= 1 + TOLERANCE + 1e-3
+        assert 1 / (1 - stiffest / 2) <= 1 + RULES.tolerance + 1e-3
         assert 1 / (1 - 2 * stiffest / 2) > 1.1
 
 
@@ -167,9 +171,9 @@ def test_steps_are_accepted_as_often_as_asked(name):
     """Mean acceptance of the run: the band of .05 and 3 standard errors of 200 steps, .08."""
     run = chosen(name)
     target = 0.574 if name == "mala" else 0.8
-    assert run.tuning.found["target"] == target
-    assert abs(run.tuning.found["acceptance"] - target) <= tune_acceptance.BAND
-    assert abs(np.mean(run.info.acceptance) - target) <= tune_acceptance.BAND + 0.08
+    assert run.tuning.measured["target"] == target
+    assert abs(run.tuning.measured["acceptance"] - target) <= RULES.band
+    assert abs(np.mean(run.info.acceptance) - target) <= RULES.band + 0.08
 
 
 @pytest.mark.parametrize("name", ["amagold", "sggmc"])
@@ -181,14 +185,16 @@ def test_noise_shortens_a_corrected_step(name):
         stream="with_replacement", **OPTIONS,
     )  # fmt: skip
     assert run.tuning.step_size < chosen(name).tuning.step_size
-    assert abs(np.mean(run.info.acceptance) - 0.8) <= tune_acceptance.BAND + 0.08
+    assert abs(np.mean(run.info.acceptance) - 0.8) <= RULES.band + 0.08
 
 
 def test_replicas_share_the_shorter_step_of_both_ends():
     """On a Gaussian temperature is no matter: the step is BAOAB's, 1/ω."""
     found = chosen("replicas").tuning
     np.testing.assert_allclose(found.step_size, 0.1, rtol=0.01)
-    assert found.step_size == min(found.found["step at T = 1"], found.found["step at T = 1.5"])
+    assert found.step_size == min(
+        found.measured["step at T = 1"], found.measured["step at T = 1.5"]
+    )
 
 
 def walled(x):
@@ -200,8 +206,8 @@ def test_hot_replicas_that_come_to_steeper_places_shorten_the_step():
     kernel = sgmcmc.baoab(sgmcmc.Posterior.from_log_density(walled), None, friction="auto")
     kernel = sgmcmc.replica_exchange(kernel, (0.05, 30.0), swap_every=3)
     found = sgmcmc.sample(jax.random.key(0), kernel, jnp.zeros(2), **OPTIONS).tuning
-    assert found.found["step at T = 30"] < 0.5 * found.found["step at T = 0.05"]
-    assert found.step_size == found.found["step at T = 30"]
+    assert found.measured["step at T = 30"] < 0.5 * found.measured["step at T = 0.05"]
+    assert found.step_size == found.measured["step at T = 30"]
 
 
 @pytest.mark.parametrize(("name", "power"), [("samadams", 1), ("sa_sgld", 2), ("psgld", 1),
@@ -213,7 +219,7 @@ def test_units_do_not_matter(name, power):
     To float32's digits; psgld's ε aside. With a clock whose α is in 1/τ, h is ψ Δτ.
     """
     before, after = chosen(name).tuning, run_of(name, unit=4.0).tuning
-    steps = [t.found["h"] if "h" in (t.found or {}) else t.step_size for t in (before, after)]
+    steps = [t.measured["h"] if "h" in (t.measured or {}) else t.step_size for t in (before, after)]
     np.testing.assert_allclose(steps[1], 4.0**power * steps[0], rtol=1e-3)
 
 
@@ -238,7 +244,7 @@ def test_chains_that_are_stuck_start_again_at_half_the_step(name):
     kernel = MAKE[name](sgmcmc.Posterior.from_log_density(steep_far_out))
     run = sgmcmc.sample(jax.random.key(0), kernel, 5.6 * jnp.ones(2), **OPTIONS)
     assert run.tuning.halvings >= 1
-    assert np.all(np.mean(run.info.acceptance, axis=1) > run.tuning.found["acceptance"] / 10)
+    assert np.all(np.mean(run.info.acceptance, axis=1) > run.tuning.measured["acceptance"] / 10)
 
 
 def test_chains_that_stay_stuck_are_an_error():
@@ -251,14 +257,14 @@ def test_chains_that_stay_stuck_are_an_error():
 def test_no_acceptance_is_an_error():
     """Nothing is chosen where nothing is accepted; and the search ends between two steps."""
     with pytest.raises(FloatingPointError, match="step_size: none found"):
-        tune_acceptance._met(lambda h: 0.0, 1.0, 2.0, 0.8)
-    assert tune_acceptance._met(lambda h: 1.0, 0.1, 2.0, 0.8)[:2] == (2.0, 1.0)
-    step, found, _ = tune_acceptance._met(lambda h: np.exp(-h), 1e-3, 2.0, 0.8)
-    assert abs(found - 0.8) <= tune_acceptance.BAND
+        step_at(lambda h: 0.0, Aim(0.8, 1.0, 2.0))
+    assert step_at(lambda h: 1.0, Aim(0.8, 0.1, 2.0))[:2] == (2.0, 1.0)
+    step, found, _ = step_at(lambda h: np.exp(-h), Aim(0.8, 1e-3, 2.0))
+    assert abs(found - 0.8) <= RULES.band
     np.testing.assert_allclose(np.exp(-step), found)
     # A jump: the step before it.
-    step, found, _ = tune_acceptance._met(lambda h: float(h < 0.3), 1e-3, 2.0, 0.8)
-    assert 0.3 / tune_acceptance.NARROWEST <= step < 0.3
+    step, found, _ = step_at(lambda h: float(h < 0.3), Aim(0.8, 1e-3, 2.0))
+    assert 0.3 / RULES.narrowest <= step < 0.3
     assert found == 1.0
 
 
@@ -266,42 +272,38 @@ def test_no_acceptance_is_an_error():
 def test_a_trial_halves_a_step_that_is_too_long_or_says_so(name):
     """From 3 times the limit two halvings at least; from 10⁴ times an error after six."""
     kernel, tuning = MAKE[name](gaussian()), chosen(name).tuning
-    source = sgmcmc.batches.Source(sgmcmc.streams.full(), 0, None)
+    source = Source(sgmcmc.streams.full(), 0, None)
     start = 0.1 * jnp.ones(SIZE)
     limit = tuning.step_size * (2 if name == "samadams" else 20)
     long = tuning._replace(step_size=3 * limit, friction=None)
-    kernel = tune_adaptive.settled(kernel, 0)
+    kernel = settled(kernel, 0)
     if name == "samadams":
         kernel = sgmcmc.samadams(gaussian(), clocks.adaptive(None, shortest=1.0, longest=1.0))
-    found, _ = verified.verified(kernel, long, start, source, jax.random.key(0))
-    assert 1 <= found.halvings <= HALVINGS
+    found, _ = halved_until_good(kernel, long, start, source, jax.random.key(0), 1.0)
+    assert 1 <= found.halvings <= RULES.max_halvings
     with pytest.raises(FloatingPointError, match="did not stay finite, or cool"):
-        verified.verified(
-            kernel, long._replace(step_size=1e4 * limit), start, source, jax.random.key(0)
+        halved_until_good(
+            kernel, long._replace(step_size=1e4 * limit), start, source, jax.random.key(0), 1.0
         )
 
 
 def test_a_defect_that_ignores_psi_is_caught(monkeypatch):
     """Δτ = h: half of what it should be here, and the relation above tells."""
-    monkeypatch.setattr(tune_adaptive, "typical", lambda clock, level: 1.0)
+    monkeypatch.setattr(adaptive, "typical", lambda clock, level: 1.0)
     found = run_of("samadams").tuning
-    assert found.step_size == pytest.approx(found.found["h"])
+    assert found.step_size == pytest.approx(found.measured["h"])
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(
             found.step_size * psi(np.mean(CURVATURES)), 1 / np.sqrt(LARGEST), rtol=0.03
         )
 
 
-class Own(SplittingKernel):
-    """A user's own, whose metric changes with the position."""
-
-
 def test_bad_input():
     """Kernels without a rule, "auto" beside a step, and steps made by hand without one."""
-    baoab = sgmcmc.baoab(gaussian(), None)
-    own = extend(baoab, Own, metric=metrics.rmsprop())
-    with pytest.raises(ValueError, match="step_size: got None; it is not chosen for Own"):
-        sgmcmc.sample(jax.random.key(0), own, jnp.zeros(SIZE), **OPTIONS)
+    # No word, under a metric that changes with the position.
+    other = dataclasses.replace(sgmcmc.should(gaussian(), None), metric=metrics.rmsprop())
+    with pytest.raises(ValueError, match="step_size: got None; it is not chosen for Should"):
+        sgmcmc.sample(jax.random.key(0), other, jnp.zeros(SIZE), **OPTIONS)
     for make in (
         lambda: sgmcmc.amagold(gaussian(), 0.1, 5, friction="auto"),
         lambda: sgmcmc.samadams(gaussian(), 0.1, friction="auto"),
@@ -312,9 +314,8 @@ def test_bad_input():
         sgmcmc.amagold(gaussian(), 0.1, 5, friction=None)
     for name in ("samadams", "amagold", "replicas"):
         kernel = MAKE[name](gaussian())
-        state = kernel.init(jnp.zeros(SIZE), jax.random.key(0))
         with pytest.raises(ValueError, match=r"step_size: None is chosen by sgmcmc\.sample"):
-            kernel.step(jax.random.key(1), state)
+            kernel.step(jax.random.key(1), kernel.init(jnp.zeros(SIZE), jax.random.key(0)))
 
 
 @pytest.mark.slow

@@ -8,14 +8,15 @@ from jax.tree_util import Partial
 
 import sgmcmc
 from sgmcmc import diagnostics, streams
-from sgmcmc.kernels._words import plan
-from sgmcmc.streams import _source as batches
+from sgmcmc.kernels._flows import LANGEVIN
+from sgmcmc.kernels._words import plan, table
+from sgmcmc.tuning import Rules
 from sgmcmc.tuning import _limits as limits
 from sgmcmc.tuning import _oscillator as oscillator
 from sgmcmc.tuning import _trial as trial
 from tests.laws import samplers
 
-ALLOWED = limits.TOLERANCE
+ALLOWED = Rules().tolerance
 CURVATURES = np.geomspace(1.0, 400.0, 16)
 OPTIONS = {"num_chains": 2, "num_burnin": 50, "num_samples": 20, "progress": False}
 SIGNS = np.array([1.0, -1.0, 2.0, -2.0])
@@ -55,14 +56,14 @@ def test_the_heat_of_sweeps_is_the_law_of_the_kernel(name, h):
     law = diagnostics.stationary_law(
         kernel, jnp.zeros(1), parts, epochs=diagnostics.sweeps("reshuffled", 4)
     )
-    found = oscillator.variance(kernel.plan, h, friction)
-    found += 250 * oscillator.swept_heat(kernel.plan, h, friction, 4)
+    found = oscillator.variance(kernel.word, h, friction)
+    found += 250 * oscillator.swept_heat(kernel.word, h, friction, 4)
     np.testing.assert_allclose(found, law.covariance[0, 0], rtol=1e-7)
 
 
 def test_long_sweeps_are_independent_batches():
     """Beyond what friction lets a mode remember an order of batches is none."""
-    word = plan("BAOAB")
+    word = plan("BAOAB", table(*LANGEVIN))
     independent = oscillator.variance(word, 0.05, 2.0, 1.0) - oscillator.variance(word, 0.05, 2.0)
     heats = [oscillator.swept_heat(word, 0.05, 2.0, 10**n) for n in range(1, 6)]
     assert np.all(np.diff(heats) > 0)
@@ -84,10 +85,10 @@ def noisy(hessian, scales):
     return posterior, jnp.concatenate([pushes, -pushes])
 
 
-def heated(kernel_plan, h, friction, curvature, variance, steps):
+def heated(word, h, friction, curvature, variance, steps):
     """The share by which sweeps of noise widen a mode's variance, at T = 1."""
     omega = np.sqrt(curvature)
-    heat = oscillator.swept_heat(kernel_plan, h * omega, friction / omega, steps)
+    heat = oscillator.swept_heat(word, h * omega, friction / omega, steps)
     return variance / curvature * heat
 
 
@@ -106,7 +107,7 @@ def test_a_sweep_heats_its_worst_mode_by_the_tolerance(make, friction):
     assert found.reason == "gradient noise"
     gamma = found.friction if friction == "auto" else friction
     worst = max(
-        heated(kernel.plan, found.step_size, gamma, k, found.gradient_noise, 8) for k in CURVATURES
+        heated(kernel.word, found.step_size, gamma, k, found.gradient_noise, 8) for k in CURVATURES
     )
     np.testing.assert_allclose(worst, ALLOWED, rtol=0.2)
 
@@ -125,7 +126,7 @@ def test_noise_and_curvature_are_of_one_direction():
     assert found.reason == "gradient noise"
     variances = scales**2
     shares = [
-        heated(kernel.plan, found.step_size, 5.0, k, s, 8)
+        heated(kernel.word, found.step_size, 5.0, k, s, 8)
         for k, s in zip(CURVATURES, variances, strict=True)
     ]
     np.testing.assert_allclose(max(shares), ALLOWED, rtol=0.5)
@@ -168,9 +169,9 @@ def trials_of(dimensions, temperature, seed, count):
     """200 steps of BAOAB at that temperature, h = .3 and γ = 1 on N(0, I), judged at T = 1."""
     posterior = sgmcmc.Posterior.from_log_density(normal)
     kernel = sgmcmc.baoab(posterior, 0.3, friction=1.0, temperature=temperature)
-    source = batches.source(streams.full(), 0, None, kernel)
+    source = kernel.source(streams.full(), 0, None)
     return [
-        trial.tried(kernel, jnp.zeros(dimensions), source, key, 1.0)
+        trial.trial_of(kernel, jnp.zeros(dimensions), source, key, 1.0)
         for key in jax.random.split(jax.random.key(seed), count)
     ]
 
@@ -182,7 +183,7 @@ def test_a_trial_is_judged_by_its_own_error():
     """
     trials = trials_of(2, 1.0, 1, 60)
     assert all(one.good for one in trials)
-    assert 5 <= sum(one.steps > trial.TRIAL_STEPS for one in trials) <= 40
+    assert 5 <= sum(one.num_steps > Rules().trial_steps for one in trials) <= 40
 
 
 def test_a_trial_finds_what_is_hot():

@@ -192,7 +192,7 @@ def measure(at: Setting, cell: Cell, start: Any, target: np.ndarray) -> dict[str
     except sgmcmc.NonFiniteError as error:
         return {"diverged": min(error.run.stopped.values(), default=0)}
     found = predictive_distance(run.draws, target)
-    early = predictive_distance(run.draws[:, : run.num_draws // 2], target)
+    early = predictive_distance(run.draws[:, : run.num_samples // 2], target)
     return {**found._asdict(), "early_spread": early.spread,
             "seconds": round(time.perf_counter() - began, 2)}  # fmt: skip
 

@@ -118,7 +118,7 @@ def estimate(network: Network, seed: int, shorter: int = 1) -> dict[str, Any]:
     began, worked = time.perf_counter(), time.process_time()
     found = quietly(
         lambda: diagnostics.learning_coefficient(
-            jax.random.key(seed), posterior, weights, data, batch_size=1, localization=1.0,
+            jax.random.key(seed), posterior, weights, data, batch_size=1, precision=1.0,
             step_size=network.step, num_steps=network.steps // shorter, **options,
         )
     )  # fmt: skip

@@ -94,7 +94,7 @@ def estimate(weights: Any, data: Any, pull: float, steps: int, seed: int) -> dic
     posterior = sgmcmc.Posterior(log_likelihood, flat, data_size=EXAMPLES)
     found = quietly(
         lambda: diagnostics.learning_coefficient(
-            jax.random.key(seed), posterior, weights, data, localization=pull,
+            jax.random.key(seed), posterior, weights, data, precision=pull,
             step_size=0.005, num_steps=steps, thinning=10, num_chains=CHAINS,
             kernel=functools.partial(sgmcmc.baoab, friction=3.0),
         )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgmcmc.kernels._psgld import PreconditionedKernel
+from sgmcmc import metrics
 
 # What a draw may weigh: what the kernel records; the dt that its step took; the dt of the step
 # before; the dt of the step after; nothing.
@@ -20,7 +20,7 @@ CHUNK = 16_384
 
 def pace(kernel: Any, state: Any, info: Any) -> jax.Array:
     """The step's dt; under a metric of the position, h times the mean of its diagonal."""
-    if isinstance(kernel, PreconditionedKernel):
+    if isinstance(kernel.metric, metrics.AbstractPreconditioner):
         scale = 1 / (kernel.metric.epsilon + jnp.sqrt(state.metric.square))
         return info.time * jnp.mean(scale)
     return info.time

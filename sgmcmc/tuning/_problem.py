@@ -1,0 +1,75 @@
+"""What a step is chosen for, beside the kernel."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from sgmcmc._schedule import Constant
+from sgmcmc.kernels._base import AbstractDynamics
+from sgmcmc.streams import _streams as streams
+from sgmcmc.streams._source import Source
+from sgmcmc.tuning._rules import RULES
+from sgmcmc.types import PyTree
+
+Dynamics = TypeVar("Dynamics", bound=AbstractDynamics)
+
+
+class Problem(NamedTuple):
+    """Start, data and batches of the chains whose step is chosen.
+
+    Attributes:
+        start: one chain's position, where the search for the mode begins.
+        data, stream, batch_size: as `streams._source.data_and_stream` gives them.
+        num_burnin: the step at which schedules of temperature and friction are read.
+    """
+
+    start: PyTree
+    data: PyTree
+    stream: streams.Stream
+    batch_size: int
+    num_burnin: int
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a gradient is estimated from a part of the data."""
+        return self.stream.law != "all" and self.data is not None
+
+    @property
+    def sweep(self) -> int:
+        """Steps in a sweep through the data; 0 where batches are independent, or all data."""
+        swept = self.noisy and self.stream.law != "independent"
+        return streams.num_batches(*self.measured.sizes) if swept else 0
+
+    @property
+    def measured(self) -> Source:
+        """The batches that curvature and noise are measured on: whole sweeps in random order."""
+        return Source(streams.reshuffled(), self.batch_size, self.data)
+
+    @property
+    def num_measured(self) -> int:
+        """How many: 32 less what is no whole sweep, whose mean is that of all data; or 1."""
+        if not self.noisy:
+            return 1
+        most = RULES.num_batches
+        return most - most % min(streams.num_batches(*self.measured.sizes), most)
+
+    def source(self, kernel: AbstractDynamics) -> Source:
+        """The batches of the kernel's own steps."""
+        return kernel.source(self.stream, self.batch_size, self.data)
+
+
+def settled(kernel: Dynamics, num_burnin: int) -> Dynamics:
+    """The kernel with temperature and friction constant, as they are at step `num_burnin`."""
+    count = jnp.asarray(num_burnin, jnp.int32)
+    kernel = eqx.tree_at(lambda k: k.temperature, kernel, Constant(kernel.temperature(count)))
+    if kernel.friction is None:
+        return kernel
+    return eqx.tree_at(lambda k: k.friction, kernel, Constant(kernel.friction(count)))
+
+
+def temperature_of(kernel: AbstractDynamics) -> float:
+    """T of a settled kernel."""
+    return float(kernel.temperature(jnp.zeros((), jnp.int32)))
