@@ -227,8 +227,8 @@ def test_unstable_steps_and_pictures():
     [
         ({"step_sizes": (0.1, -1.0)}, ValueError, "step_sizes: got -1.0; expected a finite"),
         ({"step_sizes": (None,)}, TypeError, "step_sizes: got None; expected numbers"),
-        ({"localizations": 1.0}, TypeError, "localizations: got float; expected a sequence"),
-        ({"localizations": ()}, ValueError, "localizations: got none"),
+        ({"localizations": 1.0}, TypeError, "precisions: got float; expected a sequence"),
+        ({"localizations": ()}, ValueError, "precisions: got none"),
         ({"localizations": (1.0, 1.0)}, ValueError, "expected different values"),
         ({"inverse_temperatures": (0.0,)}, ValueError, "inverse_temperatures: got 0.0"),
         ({"batch_sizes": (0,)}, ValueError, "batch_sizes: got 0; allowed: at least 1"),
