@@ -153,21 +153,21 @@ def learning_sweep(
     data: PyTree,
     *,
     step_sizes: Sequence[float],
-    localizations: Sequence[float],
+    precisions: Sequence[float],
     inverse_temperatures: Sequence[float] | None = None,
     batch_sizes: Sequence[int | None] = (None,),
     **options: Any,
 ) -> LearningSweep:
     """`learning_coefficient` over a grid, and where on it λ̂ is stable.
 
-    Each cell has its own key. Steps, localizations and temperatures share one compiled program;
+    Each cell has its own key. Steps, precisions and temperatures share one compiled program;
     each batch size has its own.
 
     Args:
         key, posterior, params, data: as in `learning_coefficient`.
         step_sizes: values of h > 0. A ladder of halves, (h, h/2, h/4), shows Euler's bias
             best: it is proportional to h, and so halves from one cell to the next.
-        localizations: values of ρ > 0, in 1/units².
+        precisions: values of ρ > 0, in 1/units².
         inverse_temperatures: values of β > 0; default 1/log n alone.
         batch_sizes: examples a step, None: all the data (default). A size and its double show
             minibatch noise, which heats chains in proportion to 1/batch size.
@@ -188,7 +188,7 @@ def learning_sweep(
                 "n ≥ 3"
             )
         inverse_temperatures = (1 / math.log(posterior.data_size),)
-    given = (step_sizes, localizations, inverse_temperatures, batch_sizes)
+    given = (step_sizes, precisions, inverse_temperatures, batch_sizes)
     axes = {name: _values(name, values) for name, values in zip(AXES, given, strict=True)}
     shape = tuple(len(values) for values in axes.values())
     cells = np.full(shape, None, object)

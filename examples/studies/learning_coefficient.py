@@ -48,7 +48,7 @@ SEED, CLOSE, ERRORS, MINUTE = 20, 0.05, 4.0, 60.0
 TRAININGS = (11, 12, 13)
 SWEEP = {
     "step_sizes": (0.002, 0.004, 0.008, 0.016),
-    "localizations": (0.3, 1.0, 3.0, 30.0),
+    "precisions": (0.3, 1.0, 3.0, 30.0),
     "inverse_temperatures": (1 / math.log(networks.EXAMPLES), 2 / math.log(networks.EXAMPLES)),
 }
 # SGLD: steps, and h as a share of .02/(2nβ), which is 1% of what the stiffest direction of the

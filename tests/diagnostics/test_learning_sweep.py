@@ -125,12 +125,12 @@ def test_a_quadratic():
         sweep, Partial(_quadratic, jnp.ones(4)), jnp.zeros(4), data, batch_sizes=(1,),
         evaluation_data=data[:1], num_steps=10_000, thinning=10, num_burnin=1_000,
     )  # fmt: skip
-    once = run(step_sizes=steps[:1], localizations=pulls[:1])
+    once = run(step_sizes=steps[:1], precisions=pulls[:1])
     assert once.table["verdict"].item() == "stable"  # one cell: no axis to look at
     (found, colder), compiled = compiled_during(
         lambda: (
-            run(step_sizes=steps, localizations=pulls),
-            run(step_sizes=steps[:1], localizations=pulls[:1], inverse_temperatures=betas),
+            run(step_sizes=steps, precisions=pulls),
+            run(step_sizes=steps[:1], precisions=pulls[:1], inverse_temperatures=betas),
         )
     )
     assert not compiled
@@ -152,7 +152,7 @@ def test_crossings_agree_with_quadrature():
     """w₁² w₂² by BAOAB at three pulls: the values by quadrature, and ρ = 10 costs too much."""
     data = np.zeros(1_000, np.float32)
     found = sweep(
-        _crossing_of_one, jnp.zeros(2), data, step_sizes=(0.01,), localizations=(0.5, 1.0, 10.0),
+        _crossing_of_one, jnp.zeros(2), data, step_sizes=(0.01,), precisions=(0.5, 1.0, 10.0),
         batch_sizes=(1,), evaluation_data=data[:1], kernel=BAOAB, num_steps=10_000, thinning=10,
     )  # fmt: skip
     for at, rho in enumerate((0.5, 1.0, 10.0)):
@@ -177,7 +177,7 @@ def test_escape():
     """A pull too weak to hold the chains: λ̂ rises along them, and the cell says so."""
     data = np.zeros(1_000, np.float32)
     found = sweep(
-        _crater, jnp.zeros(3), data, step_sizes=(0.05,), localizations=(1e-3, 8.0, 10.0),
+        _crater, jnp.zeros(3), data, step_sizes=(0.05,), precisions=(1e-3, 8.0, 10.0),
         batch_sizes=(1,), evaluation_data=data[:1], kernel=BAOAB, num_steps=2_000, num_burnin=0,
     )  # fmt: skip
     assert found.table["verdict"].iloc[0] == "escape"
@@ -195,7 +195,7 @@ def test_minibatch_noise():
     posterior = sgmcmc.Posterior(_normal, flat, data_size=1_000)
     found = learning_sweep(
         jax.random.key(0), posterior, jnp.asarray(y.mean(axis=0), jnp.float32), y,
-        step_sizes=(2e-4,), localizations=(1.0,), batch_sizes=(20, 10), num_steps=4_000, thinning=8,
+        step_sizes=(2e-4,), precisions=(1.0,), batch_sizes=(20, 10), num_steps=4_000, thinning=8,
     )  # fmt: skip
     assert found.axes["batch_size"] == (10, 20)
     assert found.table["verdict"].tolist() == ["batch"] * 2
@@ -213,7 +213,7 @@ def test_unstable_steps_and_pictures():
     data = np.zeros(1_000, np.float32)
     found = sweep(
         Partial(_quadratic, jnp.ones(4)), jnp.zeros(4), data, step_sizes=(2.0, 1e-3),
-        localizations=(1.0,), batch_sizes=(1,), evaluation_data=data[:1], num_steps=400,
+        precisions=(1.0,), batch_sizes=(1,), evaluation_data=data[:1], num_steps=400,
     )  # fmt: skip
     assert found.table["verdict"].tolist() == ["alone", "lost"]
     assert np.isnan(found.table["estimate"].to_numpy()[1])
@@ -227,9 +227,9 @@ def test_unstable_steps_and_pictures():
     [
         ({"step_sizes": (0.1, -1.0)}, ValueError, "step_sizes: got -1.0; expected a finite"),
         ({"step_sizes": (None,)}, TypeError, "step_sizes: got None; expected numbers"),
-        ({"localizations": 1.0}, TypeError, "precisions: got float; expected a sequence"),
-        ({"localizations": ()}, ValueError, "precisions: got none"),
-        ({"localizations": (1.0, 1.0)}, ValueError, "expected different values"),
+        ({"precisions": 1.0}, TypeError, "precisions: got float; expected a sequence"),
+        ({"precisions": ()}, ValueError, "precisions: got none"),
+        ({"precisions": (1.0, 1.0)}, ValueError, "expected different values"),
         ({"inverse_temperatures": (0.0,)}, ValueError, "inverse_temperatures: got 0.0"),
         ({"batch_sizes": (0,)}, ValueError, "batch_sizes: got 0; allowed: at least 1"),
     ],
@@ -239,13 +239,13 @@ def test_bad_input(changed, error, message):
     data = np.zeros(10, np.float32)
     with pytest.raises(error, match=message):
         sweep(
-            _crater, jnp.zeros(3), data, **{"step_sizes": (0.1,), "localizations": (1.0,)} | changed
+            _crater, jnp.zeros(3), data, **{"step_sizes": (0.1,), "precisions": (1.0,)} | changed
         )
 
 
 def test_bad_posteriors():
     """Too little data for 1/log n, and what is no posterior."""
-    given = {"step_sizes": (0.1,), "localizations": (1.0,)}
+    given = {"step_sizes": (0.1,), "precisions": (1.0,)}
     with pytest.raises(ValueError, match="1/log n needs n ≥ 3"):
         sweep(_crater, jnp.zeros(3), np.zeros(2), **given)
     with pytest.raises(TypeError, match="posterior: got int"):
