@@ -238,9 +238,7 @@ def test_bad_input(changed, error, message):
     """Each bad axis is named, with what is allowed."""
     data = np.zeros(10, np.float32)
     with pytest.raises(error, match=message):
-        sweep(
-            _crater, jnp.zeros(3), data, **{"step_sizes": (0.1,), "precisions": (1.0,)} | changed
-        )
+        sweep(_crater, jnp.zeros(3), data, **{"step_sizes": (0.1,), "precisions": (1.0,)} | changed)
 
 
 def test_bad_posteriors():
