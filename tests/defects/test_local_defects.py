@@ -74,23 +74,27 @@ def tempered(factor, posterior, step_size):
     return sgmcmc.baoab(posterior.with_likelihood_power(power), step_size, friction=3.0)
 
 
-def check_coefficient(factor):
-    """λ̂ of a regular model in two dimensions, at batches of 100 of 200."""
+def deviation(factor, num_steps=4_000):
+    """λ̂ of a regular model in two dimensions, at batches of 100 of 200: (off by, its error), in λ.
+
+    λ is 2 · ½ nβ/(nβ + 1). Minibatch noise heats underdamped chains by h s²/(2γ), here 0.06%.
+    """
     posterior = sgmcmc.Posterior(_log_likelihood, _log_prior, data_size=200)
     found = learning_coefficient(
         jax.random.key(0), posterior, jnp.asarray(ROWS.mean(axis=0)), ROWS,
-        batch_size=100, precision=1.0, step_size=0.02, num_steps=4_000, thinning=4,
+        batch_size=100, precision=1.0, step_size=0.02, num_steps=num_steps, thinning=4,
         kernel=functools.partial(tempered, factor),
     )  # fmt: skip
     curvature = 200 / np.log(200)
     exact = curvature / (curvature + 1)
-    # Minibatch noise heats underdamped chains by h s²/(2γ), here 0.06%.
-    assert abs(found.estimate - exact) < 4 * found.standard_error
-    assert found.standard_error < 0.04 * exact
+    return abs(found.estimate - exact) / exact, found.standard_error / exact
 
 
 def test_weight_of_the_data():
-    """β forgotten (a factor log n), N/n forgotten (a factor n/N)."""
-    check_coefficient(1.0)
-    must_fail(check_coefficient, float(np.log(200)))
-    must_fail(check_coefficient, 0.5)
+    """β forgotten (a factor log n), N/n forgotten (a factor n/N), at a quarter of the steps."""
+    off, error = deviation(1.0)
+    assert off < 4 * error
+    assert error < 0.04
+    for factor in (float(np.log(200)), 0.5):
+        off, error = deviation(factor, num_steps=1_000)
+        assert off > 5 * error

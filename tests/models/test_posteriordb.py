@@ -34,9 +34,10 @@ def unconstrained(name, reference):
     return {"beta": beta, "log_sigma": np.log(reference["sigma"])}
 
 
-def largest_deviation(made, name, folder):
-    """Of all the identities' figures, in Monte Carlo standard errors."""
-    draws = unconstrained(name, posteriordb.reference_draws(folder / "posteriordb", name))
+def largest_deviation(made, name, folder, every=1):
+    """Of all the identities' figures, in Monte Carlo standard errors; of every so many draws."""
+    reference = posteriordb.reference_draws(folder / "posteriordb", name)
+    draws = unconstrained(name, {key: value[:, ::every] for key, value in reference.items()})
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda v: jnp.asarray(v).reshape(-1, *v.shape[2:]), draws)
     data = jax.tree.map(jnp.asarray, made.data)
@@ -116,8 +117,9 @@ DEFECTS = {
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_defects_of_the_density_show(defect, data_folder):
     name, spoil = DEFECTS[defect]
+    """Of a fifth of the draws: a defect that these see is seen by all."""
     made = posteriordb.load(data_folder / "posteriordb", name)
-    assert largest_deviation(spoil(made), name, data_folder) > BOUND
+    assert largest_deviation(spoil(made), name, data_folder, every=5) > BOUND
 
 
 @pytest.mark.data
