@@ -126,7 +126,8 @@ def placed(
     start_keys, momentum_keys, keys = derive(key, num_chains)
     position, template = positions(start_keys, kernel, params, data)
     if kernel.posterior is not None:
-        kernel.posterior.check_shapes(template, data, batch_size)
+        width = kernel.source(chosen, batch_size, data).width
+        kernel.posterior.check_shapes(template, data, width)
     if kernel.clock is not None:
         kernel.clock.check(template)
     return Start(kernel, data, chosen, batch_size, position, template, momentum_keys, keys)

@@ -57,7 +57,7 @@ def find_mode(
     checks.count(num_steps, "num_steps", least=1)
     schedule = _schedule(learning_rate, int(num_steps))
     data, stream, batch_size = batches.data_and_stream(posterior, data, "reshuffled", batch_size)
-    posterior.check_shapes(params, data, batch_size)
+    posterior.check_shapes(params, data, batches.Source(stream, batch_size, data).width)
     params = jax.tree.map(jnp.asarray, params)
     found = _descend(posterior, params, data, key, stream, batch_size, int(num_steps), schedule)
     if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(found)):

@@ -16,6 +16,7 @@ from sgmcmc._version import __version__
 from sgmcmc.kernels._base import AbstractKernel
 from sgmcmc.loop._chunk import Inputs
 from sgmcmc.sampling._plan import Settings
+from sgmcmc.streams._streams import num_batches
 from sgmcmc.tuning._record import Tuning
 from sgmcmc.types import Key
 
@@ -27,6 +28,7 @@ def configuration(inputs: Inputs, settings: Settings, goal: int, key: Key) -> di
     what it took to cover a `total_time`, included.
     """
     traits, program = inputs.kernel.traits, inputs.program
+    source = inputs.kernel.source(program.stream, program.batch_size, inputs.data)
     absent = dict.fromkeys(("step_size", "friction", "temperature", "metric", "gradient", "noise"))
     return {
         "sampler": traits.name,
@@ -35,7 +37,8 @@ def configuration(inputs: Inputs, settings: Settings, goal: int, key: Key) -> di
         "order": traits.order,
         "gradient_evaluations_per_step": float(traits.gradient_evaluations),
         "data_size": program.data_size or None,
-        "batch_size": program.batch_size or None,
+        # What a sweep's larger batches have, beside what was asked.
+        "batch_size": source.width or None,
         # Without data the batch size is 0; under `full` it is the size of the data.
         "requested_batch_size": None if program.stream.law == "all" else program.batch_size or None,
         "stream": program.stream.name if program.data_size else None,
@@ -53,13 +56,18 @@ def gradient_evaluations(
 ) -> float:
     """Minibatch gradients of all chains' steps; a refresh from all data counts as N/n of them.
 
+    In even sweeps n is the mean of the batches' sizes, so that N/n is their number K.
+
     An energy of all data counts as N/(3n): an evaluation without the backward pass, which
     costs about twice as much.
     """
     traits, program = inputs.kernel.traits, inputs.program
     count = traits.gradient_evaluations * steps
     every = traits.refresh_every
-    passes = program.data_size / program.batch_size if program.batch_size else 1
+    passes: float = 1
+    if program.batch_size:
+        sizes = program.data_size, program.batch_size
+        passes = num_batches(*sizes) if program.stream.even else sizes[0] / sizes[1]
     if every is not None:
         refreshes = max(0, steps - 1) // every
         count += refreshes * traits.refresh_passes * passes

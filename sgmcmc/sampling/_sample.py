@@ -53,9 +53,9 @@ def sample(
             Never changed, and still usable afterwards.
         data: pytree of arrays with one leading axis, NumPy's or JAX's; None for targets
             without data.
-        batch_size: examples a step; None: all of them. Streams that sweep end in a short
-            batch where it does not divide the data; one much shorter than the others brings
-            back the noise that a sweep cancels (`docs/posteriordb.md`, "A batch of two").
+        batch_size: n, examples a step; None: all of them. Streams that sweep cut the N
+            examples evenly into ⌈N/n⌉ batches, which differ by one at most and have n at most;
+            `run.config["batch_size"]` is the size of the larger ones, `"requested_batch_size"` n.
         stream: "reshuffled" (default), "with_replacement", "symmetric", "cyclic", "full", or
             one of `sgmcmc.streams`. Each chain has its own batches.
         num_chains, num_burnin, num_samples, thinning: `num_samples` draws of each chain, one

@@ -30,7 +30,7 @@ def data_and_stream(
     batches: Batches = "any",
     num_steps: int = 1,
 ) -> tuple[PyTree, Stream, int]:
-    """Data as JAX arrays, the stream, and the batch size (0 without data).
+    """Data as JAX arrays, the stream, and the batch size that was asked for (0 without data).
 
     Args:
         posterior: the target; None: a loss or kernel that takes any data.
@@ -102,6 +102,11 @@ class Source(NamedTuple):
     def sizes(self) -> tuple[int, int]:
         """(N, n); both 0 without data."""
         return (0 if self.data is None else leading_axis(self.data), self.batch_size)
+
+    @property
+    def width(self) -> int:
+        """Rows of a batch; 0 without data."""
+        return 0 if self.data is None else self.stream.width(*self.sizes)
 
 
 def no_vmap(function: Callable[..., PyTree], in_axes: PyTree = 0) -> Callable[..., PyTree]:

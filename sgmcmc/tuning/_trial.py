@@ -185,7 +185,7 @@ def fresh_batch(source: Source, key: Key, t: Array) -> PyTree:
     if source.stream.law == "all":
         return Batch(source.data)
     drawn = streams.with_replacement()
-    rows = streams.rows_at(drawn, key, t, *source.sizes)
+    rows = streams.rows_at(drawn, key, t, source.sizes[0], source.width)
     return streams.gather(drawn, rows, source.data)
 
 

@@ -61,13 +61,11 @@ def sequences(stream: Any, data: Any, batch_size: int, num_steps: int) -> Any:
     key, period = jax.random.key(0), stream.period(*sizes)
     steps = math.lcm(period, num_steps)
     orders = [()] if stream.order is None else itertools.permutations(range(data_size))
-    padding = streams.num_batches(*sizes) * batch_size - data_size
     made = []
     for epochs in itertools.product(list(orders), repeat=steps // period):
         rows = []
         for t in range(steps):
-            order = np.array(epochs[t // period], int)
-            order = jnp.asarray(np.concatenate([order, order[:padding]]))
+            order = jnp.asarray(np.array(epochs[t // period], int))
             row = stream.rows(order, key, jnp.asarray(t), *sizes)
             rows.append(streams.gather(stream, row, data))
         made.append(jax.tree.map(lambda *x: np.stack(x), *rows))

@@ -11,6 +11,7 @@ import pytest
 import sgmcmc
 from sgmcmc import Batch, Posterior, gradients, loop, streams
 from sgmcmc.streams import Rows
+from sgmcmc.streams._streams import unevenness
 
 SEED = 11
 SIZES = [(6, 2), (5, 2)]
@@ -47,8 +48,7 @@ def gradients_of_all(stream, orders, counters, data_size, batch_size):
     """Estimates [order, counter] for every given order, and the full gradient."""
     target, data = problem(data_size)
     theta = jnp.asarray(0.7)
-    padding = streams.num_batches(data_size, batch_size) * batch_size - data_size
-    orders = jnp.asarray([[*order, *order[:padding]] for order in orders], jnp.int32)
+    orders = jnp.asarray([[*order] for order in orders], jnp.int32)
 
     def one(order, counter):
         rows = stream.rows(order, jax.random.key(SEED), counter, data_size, batch_size)
@@ -110,6 +110,20 @@ def test_variance_without_replacement(double):
     np.testing.assert_allclose(grid.var(axis=0), wanted, rtol=1e-10)
 
 
+def test_errors_of_a_sweep_of_two_sizes(double):
+    """Over all permutations of 5 in batches of 2, 2 and 1 the errors' covariance is
+    N²S²/(N − 1) (N δ_ij/n_i − 1), and what is no multiple of (K δ_ij − 1) has mean variance ρ K."""
+    n, b, sizes = 5, 2, np.array([2, 2, 1])
+    orders = list(itertools.permutations(range(n)))
+    grid, _, per_example = gradients_of_all(streams.reshuffled(), orders, range(3), n, b)
+    unit = n**2 * per_example.var() / (n - 1)
+    wanted = unit * (np.diag(n / sizes) - 1)
+    np.testing.assert_allclose(np.cov(grid.T, bias=True), wanted, rtol=1e-9)
+    rest = np.mean(n / sizes - 3)
+    assert rest == pytest.approx(3 * unevenness(n, b))
+    assert unevenness(6, 2) == 0
+
+
 def test_with_replacement_draws_uniform_rows():
     """Rows are uniform on 0..N−1: χ² of 60,000 rows on 6 values (false alarm 1e-6)."""
     stream = streams.with_replacement()
@@ -155,6 +169,61 @@ def test_every_example_once_a_sweep(name, data_size, batch_size):
         for sweep in range(stream.sweeps):
             seen = np.concatenate(steps[sweep * k : (sweep + 1) * k])
             assert sorted(seen) == list(range(data_size))
+
+
+SWEEPS = ["reshuffled", "symmetric", "cyclic"]
+
+
+@pytest.mark.parametrize(
+    ("data_size", "batch_size"), [(1192, 119), (434, 43), (10, 4), (9, 5), (12, 5), (3, 2)]
+)
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_is_cut_evenly(name, data_size, batch_size):
+    """K = ⌈N/n⌉ batches; the first N mod K have ⌈N/K⌉ examples, the others ⌊N/K⌋."""
+    stream = streams.from_name(name)
+    k = -(-data_size // batch_size)
+    small, larger = divmod(data_size, k)
+    wanted = [small + 1] * larger + [small] * (k - larger)
+    sizes = [len(rows) for rows in epoch(stream, 1, data_size, batch_size)]
+    assert sizes == (wanted + wanted[::-1] if name == "symmetric" else wanted)
+    rows = streams.rows_at(stream, jax.random.key(SEED), jnp.int32(k - 1), data_size, batch_size)
+    width = stream.width(data_size, batch_size)
+    assert rows.index.shape == (width,) == (-(-data_size // k),)
+    if larger:
+        np.testing.assert_array_equal(rows.mask, np.arange(width) < small)
+        share = None if rows.share is None else float(rows.share)
+        assert share == (pytest.approx(small * k / data_size) if name == "cyclic" else None)
+        assert len(set(np.asarray(rows.index).tolist())) == width  # padding is another example
+    else:
+        assert rows.mask is None
+        assert rows.share is None
+
+
+def test_widths():
+    """⌈N/K⌉ is at most n, makes as many batches as n, and so is its own width."""
+    for data_size, batch_size in itertools.combinations_with_replacement(range(1, 41), 2):
+        n, b = batch_size, data_size  # n ≥ b
+        width = streams.batch_width(n, b)
+        assert width <= b
+        assert streams.num_batches(n, width) == streams.num_batches(n, b)
+        assert streams.batch_width(n, width) == width
+    assert streams.with_replacement().width(10, 4) == 4
+    assert streams.Stream("own", streams.full().rows, "sweep").width(10, 4) == 4
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_an_exact_cut_is_an_order_in_pieces(name):
+    """Where n divides N batch j is rows j n … (j + 1) n − 1 of JAX's own permutation."""
+    stream, key, n, b = streams.from_name(name), jax.random.key(SEED), 12, 3
+    order = np.arange(n)
+    if name != "cyclic":
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 2), n))
+    for j in range(4):
+        counter = jnp.int32(2 * stream.period(n, b) + j)
+        rows = streams.rows_at(stream, key, counter, n, b)
+        np.testing.assert_array_equal(rows.index, order[j * b : (j + 1) * b])
+        assert rows.mask is None
+        assert rows.share is None
 
 
 @pytest.mark.parametrize(("data_size", "batch_size"), SIZES)
@@ -210,7 +279,7 @@ def test_the_loop_passes_the_batch_of_key_and_counter(name, chain_method):
         key = jax.random.fold_in(stream_key, chain)
         for draw in range(10):
             rows = streams.rows_at(stream, key, jnp.int32(burnin + draw), n, b)
-            mask = np.ones(b) if rows.mask is None else np.asarray(rows.mask, float)
+            mask = np.ones(stream.width(n, b)) if rows.mask is None else np.asarray(rows.mask)
             energy = -n / mask.sum() * (mask * 3.0 ** np.asarray(rows.index)).sum()
             np.testing.assert_allclose(run.info.energy[chain, draw], energy, rtol=1e-6)
 
