@@ -48,7 +48,7 @@ def to_blackjax(
     data: PyTree = None,
     *,
     batch_size: int | None = None,
-    stream: str | Stream = "reshuffled",
+    stream: str | Stream | None = None,
 ) -> Any:
     """A kernel with its data as a `blackjax.SamplingAlgorithm`, for loops that pass no batch.
 
@@ -67,8 +67,9 @@ def to_blackjax(
     require_kernel(kernel)
     traits = kernel.traits
     data, chosen, batch_size = batches.data_and_stream(
-        kernel.posterior, data, stream, batch_size, traits.batches, traits.batches_per_step
-    )
+        kernel.posterior, data, stream, batch_size, traits.batches, traits.stream_batches,
+        traits.name,
+    )  # fmt: skip
     source = kernel.source(chosen, batch_size, data)
 
     def init(position: PyTree, rng_key: Key) -> BoundState:

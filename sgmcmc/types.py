@@ -36,11 +36,12 @@ Key: TypeAlias = jax.Array
 NoiseKind: TypeAlias = Literal["gaussian", "fast"]
 """What `noise=` of a kernel may be; see `sgmcmc.noise`."""
 
-Batches: TypeAlias = Literal["any", "all data", "independent", "reversible"]
-"""Which streams of batches an estimator or a kernel bears.
+Batches: TypeAlias = Literal["any", "all data", "independent", "noisy", "reversible"]
+"""Which streams of batches an estimator, a letter or a kernel bears.
 
-Any; all data every step; batches that are independent of all before; or those whose blocks have
-the same law read backwards.
+"any"; "all data" every step; "independent": each batch is independent of all before, as drawn
+with replacement or all the data; "noisy": independent, and never all the data, for a known noise
+is taken off; "reversible": blocks of batches have the same law read backwards.
 """
 
 

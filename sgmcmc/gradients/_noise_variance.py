@@ -18,11 +18,11 @@ import numpy as np
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range
-from sgmcmc.types import Array, PyTree
+from sgmcmc.types import Array, Batches, PyTree
 
 
 def running_variance(decay: float | Array = 0.99) -> RunningVariance:
-    """V̂ for `sghmc(noise_estimate=…)`, estimated as the chain goes.
+    """V̂ for `sghmc(noise_estimate=…)`, estimated as the chain goes, from independent batches.
 
     Args:
         decay: β in [0, 1), the weight of the *old* estimate: a memory of about 1/(1 − β)
@@ -37,9 +37,15 @@ def running_variance(decay: float | Array = 0.99) -> RunningVariance:
 
 
 class Given(eqx.Module):
-    """A known V̂: one number, or a pytree like the parameters."""
+    """A known V̂: one number, or a pytree like the parameters; `nothing` where it is 0."""
 
     variance: PyTree
+    nothing: bool = eqx.field(static=True, default=False)
+
+    @property
+    def batches(self) -> Batches:
+        """Independent, and with the noise that is taken off."""
+        return "any" if self.nothing else "noisy"
 
     def check(self, position: PyTree) -> None:
         """Raise a ValueError unless V̂ is a scalar or fits `position`, leaf by leaf."""
@@ -78,6 +84,14 @@ class RunningVariance(eqx.Module):
     """V̂ from the differences of successive gradients; see `running_variance`."""
 
     decay: Array
+
+    @property
+    def batches(self) -> Batches:
+        """Independent: without replacement differences hold 2VK/(K − 1), and sweeps add no heat.
+
+        Of all data they hold the movement of ∇U alone, h²k²⟨p²⟩/2.
+        """
+        return "independent"
 
     def check(self, position: PyTree) -> None:
         pass
@@ -118,10 +132,13 @@ def given(estimate: PyTree) -> Given:
             f"noise_estimate: got {estimate!r}; expected None, numbers ≥ 0 (one, or a pytree "
             "like the parameters), or gradients.running_variance()"
         )
+    nothing = True
     for path, leaf in trees.named_leaves(variance):
         if isinstance(leaf, jax.core.Tracer):
+            nothing = False
             continue
         values = np.asarray(leaf, dtype=np.float64)
+        nothing = nothing and not np.any(values)
         if not np.all((values >= 0) & np.isfinite(values)):
             raise ValueError(f"noise_estimate: {path} must be finite and ≥ 0, got {leaf}")
-    return Given(variance)
+    return Given(variance, nothing)

@@ -40,8 +40,10 @@ class Traits(NamedTuple):
         refresh_every: m, the loop calls `refresh` before each step > 0 that is a multiple of
             it; None: never.
         refresh_passes: passes over the data that a refresh takes.
-        batches: which streams it bears: "any", "all data", "independent", or "reversible" in
-            blocks of L.
+        batches: which streams it bears: "any", "all data", "independent", "noisy", or
+            "reversible" in blocks of L (`sgmcmc.types.Batches`).
+        independent_batches: how many of the L batches, the last of them, are drawn apart from the
+            stream: with replacement, independent of it and of all before; default 0.
     """
 
     name: str
@@ -54,6 +56,12 @@ class Traits(NamedTuple):
     refresh_every: int | None = None
     refresh_passes: int = 1
     batches: Batches = "any"
+    independent_batches: int = 0
+
+    @property
+    def stream_batches(self) -> int:
+        """Batches of the stream that a step takes."""
+        return self.batches_per_step - self.independent_batches
 
 
 class AbstractKernel(eqx.Module):
@@ -150,7 +158,10 @@ class AbstractKernel(eqx.Module):
     def source(self, stream: Stream, batch_size: int, data: PyTree) -> Source:
         """Where the batches of its steps come from."""
         traits = self.traits
-        return Source(stream, batch_size, data, traits.batches_per_step, traits.needs_data)
+        return Source(
+            stream, batch_size, data, traits.batches_per_step, traits.needs_data,
+            traits.independent_batches,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         shown = [

@@ -26,7 +26,7 @@ from sgmcmc._special import divide, phi_ratio, position_noise_rest
 from sgmcmc.clocks._base import AbstractClock
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.noise import to_tree
-from sgmcmc.types import Array, Key, PyTree
+from sgmcmc.types import Array, Batches, Key, PyTree
 
 
 class Pace(NamedTuple):
@@ -124,6 +124,11 @@ class AbstractFlow(eqx.Module):
                 is a pytree of standard normals like θ.
             pace: the step's friction, temperature, metric and clock.
         """
+
+    @property
+    def batches(self) -> Batches:
+        """Which streams it bears: "any" (default), "independent" or "noisy"."""
+        return "any"
 
     def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         """{name: memory} at the start; {} (default) for flows without one.

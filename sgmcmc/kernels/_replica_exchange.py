@@ -84,7 +84,6 @@ class ReplicaExchange(AbstractKernel):
     inner: AbstractPhaseKernel
     temperatures: Array
     energy_variance: Array | None
-    replacement: bool = eqx.field(static=True)
     correct: bool = eqx.field(static=True)
     swap_every: int = eqx.field(static=True)
     record: str = eqx.field(static=True)
@@ -102,18 +101,20 @@ class ReplicaExchange(AbstractKernel):
 
     @property
     def traits(self) -> Traits:
-        """Batches: the kernel's, and one for the swap's energies; one where it is all data.
+        """Batches: the kernel's, and one apart for the swap's energies; one where it is all data.
 
         Gradients: all replicas', and their energies as a third of a gradient each.
         """
         inner, replicas = self.inner.traits, self.temperatures.shape[-1]
         every = inner.refresh_every
         evaluations = self.swap_every * inner.gradient_evaluations + 1 / 3
+        every_batch = inner.batches == "all data"
         together = self.swap_every * inner.batches_per_step + 1
         return inner._replace(
             name=f"replica_exchange({inner.name})",
             gradient_evaluations=float(replicas * evaluations),
-            batches_per_step=1 if inner.batches == "all data" else together,
+            batches_per_step=1 if every_batch else together,
+            independent_batches=0 if every_batch else 1,
             refresh_every=None if every is None else every // self.swap_every,
             refresh_passes=replicas,
         )
@@ -174,7 +175,7 @@ class ReplicaExchange(AbstractKernel):
         batch, posterior = as_batch(batch), self.posterior
         if traits.batches == "all data":
             return swaps.exact(posterior, positions, batch, self.energy_variance, traits.block_size)
-        return swaps.estimated(posterior, positions, batch, self.energy_variance, self.replacement)
+        return swaps.estimated(posterior, positions, batch, self.energy_variance)
 
     def _at(self, temperature: Array) -> AbstractPhaseKernel:
         return at_temperature(self.inner, temperature)
@@ -248,7 +249,9 @@ class ReplicaExchange(AbstractKernel):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * each, each), batch)
 
     def _swap_batch(self, batch: PyTree) -> PyTree:
-        """The step's last batch, on which no replica has moved: its noise is independent of θ."""
+        """The step's last batch, drawn apart from those that move the replicas: so its noise is
+        independent of θ, and they still make whole sweeps.
+        """
         return batch if self.traits.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
 
     def _partners(
@@ -315,7 +318,7 @@ def replica_exchange(
     temperatures: ArrayLike,
     *,
     swap_every: int,
-    energy_variance: float | Array | str = "without_replacement",
+    energy_variance: float | Array | None = None,
     record: str = "cold",
     correct: bool = True,
 ) -> ReplicaExchange:
@@ -329,28 +332,32 @@ def replica_exchange(
     swap. Neighbours should be near enough for `run.info.acceptance` to be above about .1.
 
     The energies are estimated from a batch of their own, the same for all replicas, since much
-    of its noise then cancels in the difference. v is the pair's own, (N²/n) (1 − n/N) s² with
-    s² the sample variance over that batch of the examples' differences in energy (without
-    1 − n/N where an example may come twice): it depends on the positions, often strongly, so
-    an average over earlier steps would be wrong for most pairs. That v is estimated is allowed
-    for to third order in a² v (Ceperley and Dewing 1999, physics/9812035). Correct to the order
-    in which batch sums are Gaussian: take batches of 30 at least, and a² v below about n/4.
+    of its noise then cancels in the difference. It is drawn with replacement whatever the
+    stream, apart from it: so it is independent of the positions, and the replicas' steps take
+    whole sweeps. v is the pair's own, (N²/n) s² with s² the sample variance over that batch of
+    the examples' differences in energy: it depends on the positions, often strongly, so an
+    average over earlier steps would be wrong for most pairs. Batches of all N make exact
+    energies. In a loop of your own draw the last batch of each step so. That v is estimated is
+    allowed for to third order in a² v (Ceperley and Dewing 1999, physics/9812035). Correct to
+    the order in which batch sums are Gaussian: take batches of 30 at least, and a² v below
+    about n/4.
 
     Args:
         kernel: a sampler of this library by words, overdamped or not; at its temperature it is
             not run, `temperatures` take its place.
         temperatures: T₁ < … < T_R, R ≥ 2, all above 0; T₁ = 1 samples the posterior.
         swap_every: steps of each replica between two attempts, ≥ 1.
-        energy_variance: "without_replacement" (default) or "with_replacement": estimated, by
-            how the stream draws a batch; or the variance σ² ≥ 0, in nats², of each energy
-            estimate where the noises are independent and known, so that v = 2σ². Energies of a
-            target without data, or under `gradients.full()`, are exact unless a number is given.
+        energy_variance: None (default): estimated as above; or the variance σ² ≥ 0, in nats²,
+            of each energy estimate where the noises are independent and known, so that v = 2σ².
+            Energies of a target without data, or under `gradients.full()`, are exact unless a
+            number is given.
         record: "cold" (default), draws are positions at T₁; "all", positions at every
             temperature in turn, with a leading axis R.
         correct: False leaves −a² v/2 out, which is wrong wherever v > 0; for comparison.
 
     Returns:
-        A kernel. `batches_per_step` is that of `swap_every` steps and one more. In `Info` all
+        A kernel. `batches_per_step` is that of `swap_every` steps and one more, which is drawn
+        apart (`independent_batches`). In `Info` all
         is the cold replica's, `acceptance` the mean over the pairs tried of the probability to
         swap, `time` the sum over the steps, and `finite` False if any replica is not.
         `gradient_evaluations` counts all replicas, an energy as a third of a gradient.
@@ -375,22 +382,19 @@ def replica_exchange(
         raise ValueError(f"record: got {record!r}; allowed: cold, all")
     if not isinstance(correct, bool):
         raise TypeError(f"correct: got {correct!r}; expected True or False")
-    ways = ("without_replacement", "with_replacement")
+    if isinstance(energy_variance, str):
+        raise ValueError(
+            f"energy_variance: got {energy_variance!r}; allowed: a number ≥ 0, or None, by which "
+            "it is estimated"
+        )
     variance = None
-    if isinstance(energy_variance, str) or energy_variance is None:
-        if energy_variance not in ways:
-            raise ValueError(
-                f"energy_variance: got {energy_variance!r}; allowed: a number ≥ 0, "
-                f"{', '.join(ways)}"
-            )
-    else:
+    if energy_variance is not None:
         variance = jnp.asarray(energy_variance, dtype=float)
         check_range(variance, "energy_variance", above_zero=False)
     return ReplicaExchange(
         inner=eqx.tree_at(lambda k: k.temperature.value, kernel, ladder[0]),
         temperatures=ladder,
         energy_variance=variance,
-        replacement=energy_variance == "with_replacement" if variance is None else False,
         correct=correct,
         swap_every=int(swap_every),
         record=record,

@@ -2,7 +2,8 @@
 
 One kick of size h with gradient noise of variance V adds h²V to the momentum's. The friction
 step therefore adds 2γTh − h²V̂ alone, V̂ an estimate of V for each coordinate, given, or
-`gradients.running_variance`.
+`gradients.running_variance`. That holds for kicks whose errors are independent: those of a sweep
+cancel, and their heat, which never comes, must not be taken off.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import spell, table
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import Diagonal, Identity, identity
-from sgmcmc.types import Array, Key, NoiseKind, PyTree
+from sgmcmc.types import Array, Batches, Key, NoiseKind, PyTree
 
 
 def sghmc(
@@ -46,18 +47,22 @@ def sghmc(
 
         p ← (1 − hγ) p − h ∇U + √(2γTh − h²V̂) ξ,   θ ← θ + h M⁻¹ p
 
-    Symplectic Euler with Euler's friction: order 1, stable to h √k < 1.236 at γ = 1.
+    With a `noise_estimate` batches are drawn with replacement, then its default stream: V̂ is
+    taken off for noise drawn anew every step, sweeps are refused, and so are all data beside
+    numbers. Symplectic Euler with Euler's friction: order 1, stable to h √k < 1.236 at γ = 1.
 
     Args:
         noise_estimate: V̂, an estimate of the variance of ∇U's noise in each coordinate,
             whose heat is then not injected again: None (default) for 0, numbers (one, or a
-            pytree like the parameters), or `gradients.running_variance()`. Where h V̂ > 2γT it
-            is clipped, and `Info.clipped` says in how many coordinates.
+            pytree like the parameters), or `gradients.running_variance()`, which finds next to
+            nothing where all data are used. Where h V̂ > 2γT it is clipped, and `Info.clipped`
+            says in how many coordinates.
         posterior, step_size, friction, temperature, metric, gradient, noise: see
             `sgmcmc.kernels`.
 
     Raises:
-        ValueError: h V̂ > 2γT for numbers known here; a dense metric with `noise_estimate`.
+        ValueError: h V̂ > 2γT for numbers known here; a dense metric with `noise_estimate`;
+            numbers above 0 with `gradients.full()`.
     """
     flows = UNDERDAMPED
     if noise_estimate is not None:
@@ -90,6 +95,10 @@ class CompensatedFriction(AbstractFlow):
     reads_gradient: ClassVar[bool] = True
     rubs: ClassVar[bool] = True
     linear: ClassVar[bool] = True
+
+    @property
+    def batches(self) -> Batches:
+        return self.estimate.batches
 
     def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         self.estimate.check(position)

@@ -34,7 +34,7 @@ from sgmcmc.kernels._splitting import SplittingKernel, build
 from sgmcmc.kernels._words import plan, table
 from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
-from sgmcmc.types import Array, Key, NoiseKind, PyTree
+from sgmcmc.types import Array, Batches, Key, NoiseKind, PyTree
 
 
 class ThermostatDrift(AbstractFlow):
@@ -51,6 +51,11 @@ class ThermostatDrift(AbstractFlow):
     purpose: ClassVar[str] = "the thermostat does nothing"
     # ξ has a law of its own at each temperature.
     keeps_temperature: ClassVar[tuple[str, ...]] = ("thermostat",)
+
+    @property
+    def batches(self) -> Batches:
+        """Independent: of a sweep's kicks, which cancel, ξ would take off p² within the sweep."""
+        return "independent"
 
     def init(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         pair = jnp.stack([friction, jnp.zeros_like(friction)])
@@ -113,7 +118,11 @@ def sgnht(
     word: str = "BADODAB",
     fractions: Sequence[float] | None = None,
 ) -> SplittingKernel:
-    """SGNHT (Ding et al. 2014) by the symmetric splitting BADODAB (Leimkuhler and Shang 2016).
+    """SGNHT (Ding et al. 2014) by BADODAB (Leimkuhler and Shang 2016), for independent batches.
+
+    Batches are drawn with replacement, its default stream, or are all the data: within a sweep p
+    carries kicks that the rest of the sweep takes back, and ξ would cool positions that they
+    never heat. Other streams are refused.
 
     Langevin dynamics that takes the heat of gradient noise out of itself, if that noise is
     of one size in all coordinates of M^{-1/2}∇U and everywhere. One gradient and one normal

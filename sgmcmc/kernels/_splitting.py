@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,10 @@ from sgmcmc.kernels._flows import AbstractFlow, Pace, Phase
 from sgmcmc.kernels._phases import AbstractPhaseKernel
 from sgmcmc.kernels._words import GRADIENT, Plan, Word, pending_kick
 from sgmcmc.metrics._base import AbstractMetric, AbstractPreconditioner
-from sgmcmc.types import Array, Key, NoiseKind, PyTree, State
+from sgmcmc.types import Array, Batches, Key, NoiseKind, PyTree, State
+
+# What asks for most comes first; corrections ("reversible") are no words.
+STRICTEST: tuple[Batches, ...] = ("all data", "noisy", "independent", "any")
 
 
 class SplittingKernel(AbstractPhaseKernel):
@@ -44,7 +49,7 @@ class SplittingKernel(AbstractPhaseKernel):
     def traits(self) -> Traits:
         return dynamics_traits(
             self.name, self.order, self.gradient, self.plan.gradient_evaluations,
-            self.batches_per_step,
+            self.batches_per_step, [flow.batches for flow in self.flows.values()],
         )  # fmt: skip
 
     @property
@@ -121,16 +126,21 @@ def dynamics_traits(
     gradient: AbstractEstimator,
     gradients_a_step: int,
     batches_per_step: int = 1,
+    borne: Sequence[Batches] = (),
 ) -> Traits:
-    """The traits of a kernel that evaluates its estimator `gradients_a_step` times."""
+    """The traits of a kernel that evaluates its estimator `gradients_a_step` times.
+
+    `borne`: the batches that its flows bear, beside those that the estimator does.
+    """
     estimator = gradient.traits
+    asked = (estimator.batches, *borne)
     return Traits(
         name=name,
         order=order,
         gradient_evaluations=float(gradients_a_step * estimator.evaluations),
         batches_per_step=batches_per_step,
         refresh_every=estimator.refresh_every,
-        batches=estimator.batches,
+        batches=min(asked, key=STRICTEST.index),
     )
 
 
@@ -158,6 +168,11 @@ def build(
     if not all(flow.any_metric for flow in flows):
         require_constant(metric)
     check_batches(gradient, word.plan.gradient_evaluations, batches_per_step)
+    if gradient.traits.batches == "all data" and any(flow.batches == "noisy" for flow in flows):
+        raise ValueError(
+            f"gradient: got {gradient.traits.name}, which has no noise to take off; allowed: an "
+            "estimator from minibatches, or noise_estimate=None"
+        )
     return SplittingKernel(
         posterior=posterior,
         clock=as_clock(step_size, adaptive=any(flow.adapts for flow in flows)),

@@ -62,10 +62,10 @@ def penalty(variance: Array, dof: Array | float = float("inf")) -> Array:
     return jnp.where(jnp.isfinite(variance), taken, jnp.inf)
 
 
-def batch_noise(differences: Array, mask: Array, data_size: int, replacement: bool) -> Noise:
-    """The noise of (N/n) Σ d_i, estimated from the batch's own d_i.
+def batch_noise(differences: Array, mask: Array, data_size: int) -> Noise:
+    """The noise of (N/n) Σ d_i, estimated from the batch's own d_i, drawn with replacement.
 
-    Var = (N²/n) s², times 1 − n/N where no example is drawn twice. Swapping the two chains
+    Var = (N²/n) s². Swapping the two chains
     changes the sign of every d_i and leaves s² as it is, so the estimate is that of the pair
     at hand, in either direction. That it is of the same batch as the sum does no harm to the
     order of the Gaussian approximation itself: mean and variance of normal d_i are
@@ -75,16 +75,13 @@ def batch_noise(differences: Array, mask: Array, data_size: int, replacement: bo
         differences: (…, n), of the examples' energies, in nats.
         mask: (n,), 1 where a row counts.
         data_size: N.
-        replacement: whether an example may come twice in a batch.
     """
     n = jnp.sum(mask)
     mean = jnp.sum(mask * differences, -1, keepdims=True) / n
     squares = jnp.sum(mask * (differences - mean) ** 2, -1)
-    share = 1.0 if replacement else jnp.maximum(1 - n / data_size, 0.0)
-    variance = data_size**2 / n * share * squares / jnp.maximum(n - 1, 1)
-    # One example says nothing of a variance: no swap, unless it is all there is.
-    unknown = (n < 2) & (share > 0)
-    return Noise(jnp.where(unknown, jnp.inf, variance), jnp.maximum(n - 1, 1))
+    variance = data_size**2 / n * squares / jnp.maximum(n - 1, 1)
+    # One example says nothing of a variance: no swap.
+    return Noise(jnp.where(n < 2, jnp.inf, variance), jnp.maximum(n - 1, 1))
 
 
 def exact(
@@ -119,16 +116,16 @@ def estimated(
     positions: PyTree,
     batch: Batch | None,
     energy_variance: Array | None,
-    replacement: bool,
 ) -> Measured:
     """Energies from a batch, the same for all positions.
 
     Args:
         posterior: the target.
         positions: with a leading axis R, by temperature.
-        batch: n examples that led to none of the positions; None for a target without data.
-        energy_variance: () σ² of each energy; None: that of a difference is estimated.
-        replacement: whether an example may come twice in a batch.
+        batch: n < N examples drawn with replacement, that led to none of the positions; or all
+            N, in n ≥ N rows; None for a target without data.
+        energy_variance: () σ² of each energy; None: that of a difference is estimated, and 0
+            of all the data.
     """
     if not posterior.has_data:
         return exact(posterior, positions, batch, energy_variance)
@@ -144,8 +141,8 @@ def estimated(
     pairs = examples[:-1] - examples[1:]
     differences = priors[:-1] - priors[1:] + factor * jnp.sum(mask * pairs, axis=-1)
     energies = priors + factor * jnp.sum(mask * examples, axis=-1)
-    if energy_variance is None:
-        noise = batch_noise(pairs, mask, posterior.data_size, replacement)
+    if energy_variance is None and mask.shape[0] < posterior.data_size:
+        noise = batch_noise(pairs, mask, posterior.data_size)
     else:
         noise = _known(energy_variance, differences)
     return Measured(energies, differences, noise)

@@ -47,7 +47,7 @@ def chains(
     data: PyTree = None,
     *,
     batch_size: int | None = None,
-    stream: str | Stream = "reshuffled",
+    stream: str | Stream | None = None,
     num_chains: int = 1,
     chain_method: str = "auto",
 ) -> Chains:
@@ -109,7 +109,7 @@ def placed(
     params: Any,
     data: PyTree,
     batch_size: int | None,
-    stream: str | Stream,
+    stream: str | Stream | None,
     num_chains: int,
 ) -> Start:
     """Check kernel, data and parameters against each other, and say where the chains start.
@@ -121,8 +121,9 @@ def placed(
     require_kernel(kernel)
     traits = kernel.traits
     data, chosen, batch_size = data_and_stream(
-        kernel.posterior, data, stream, batch_size, traits.batches, traits.batches_per_step
-    )
+        kernel.posterior, data, stream, batch_size, traits.batches, traits.stream_batches,
+        traits.name,
+    )  # fmt: skip
     start_keys, momentum_keys, keys = derive(key, num_chains)
     position, template = positions(start_keys, kernel, params, data)
     if kernel.posterior is not None:

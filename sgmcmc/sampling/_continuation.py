@@ -19,7 +19,7 @@ from sgmcmc.loop._start import begun, kept, placed
 from sgmcmc.sampling import _archive as archive
 from sgmcmc.sampling import _describe as describe
 from sgmcmc.sampling._draws import DrawnArrays, blank, collector, require_room
-from sgmcmc.sampling._inputs import Request, total_steps, with_step
+from sgmcmc.sampling._inputs import Request, total_steps, warn_of_places, with_step
 from sgmcmc.sampling._plan import Settings, draws_until, next_piece
 from sgmcmc.sampling._run import AbstractContinuation, Frozen, NonFiniteError, Run, Unsaved
 from sgmcmc.tuning._record import Tuning
@@ -163,6 +163,8 @@ def prepare(request: Request, tuning: Tuning | None = None) -> Live:
         request.key, request.kernel, request.params, request.data, request.batch_size,
         request.stream, settings.num_chains,
     )  # fmt: skip
+    sizes = (0, 0) if start.data is None else (trees.leading_axis(start.data), start.batch_size)
+    warn_of_places(start.stream, start.kernel.traits, sizes, settings.thinning)
     keep = collector(request.collect, start.template)
     room = settings.num_samples if settings.total_time is None else 1
     draw = kept(start, keep)

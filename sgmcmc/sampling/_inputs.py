@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 
 from sgmcmc import _checks as checks
 from sgmcmc._checks import _is_index, check_range, choice, count
-from sgmcmc.kernels._base import AbstractKernel, require_kernel
+from sgmcmc.kernels._base import AbstractKernel, Traits, require_kernel
 from sgmcmc.sampling._plan import Settings
 from sgmcmc.streams._streams import Stream
 from sgmcmc.tuning._record import Tuning, is_untuned, with_tuning
@@ -29,7 +31,7 @@ class Request:
     params: PyTree | Callable[[Key], PyTree]
     data: PyTree
     batch_size: int | None
-    stream: str | Stream
+    stream: str | Stream | None
     settings: Settings
     collect: Callable[[PyTree], PyTree] | Sequence[str] | bool
     reducers: Mapping[str, Any] | None
@@ -101,6 +103,37 @@ def total_steps(settings: Settings, num_draws: int, kernel: AbstractKernel) -> N
         # Until a time is covered: how many steps that takes is not known yet.
         most = num_draws if settings.total_time is None else 2**20 // settings.thinning
         kernel.clock.check_run(settings.num_burnin, min(num_draws, most), settings.thinning)
+
+
+def warn_of_places(stream: Stream, traits: Traits, sizes: tuple[int, int], thinning: int) -> None:
+    """Warn where each draw falls on the same places of a sweep in a fixed order.
+
+    A position's mean depends on the batch that it has just seen, by O(h), and only the average
+    over the sweep is right. In sweeps in random order the mean is right at every place, and in
+    exact kernels the law is.
+
+    Args:
+        stream: the batches.
+        traits: the kernel's.
+        sizes: (N, n); both 0 without data.
+        thinning: steps a draw.
+    """
+    if stream.law != "fixed" or traits.exact or not all(sizes):
+        return
+    period, apart = stream.period(*sizes), thinning * traits.stream_batches
+    places = period // math.gcd(apart, period)
+    if places == period:
+        return
+    coprime = next(
+        t for t in range(thinning + 1, thinning + period + 1) if math.gcd(t, period) == 1
+    )
+    warnings.warn(
+        f'thinning: got {thinning} with stream="{stream.name}", {period} batches in turn: draws '
+        f"fall on {places} of its {period} places alone, whose mean is not the sweep's. Take one "
+        f'without a common factor with {period}, such as {coprime}, or "reshuffled"',
+        UserWarning,
+        stacklevel=4,  # of `sample`'s caller
+    )
 
 
 def most_draws(kernel: AbstractKernel, num_burnin: int, thinning: int) -> int:

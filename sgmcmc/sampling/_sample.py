@@ -29,7 +29,7 @@ def sample(
     data: PyTree = None,
     *,
     batch_size: int | None = None,
-    stream: str | Stream = "reshuffled",
+    stream: str | Stream | None = None,
     num_chains: int = 4,
     num_burnin: int = 1_000,
     num_samples: int | None = None,
@@ -56,8 +56,10 @@ def sample(
         batch_size: n, examples a step; None: all of them. Streams that sweep cut the N
             examples evenly into ⌈N/n⌉ batches, which differ by one at most and have n at most;
             `run.config["batch_size"]` is the size of the larger ones, `"requested_batch_size"` n.
-        stream: "reshuffled" (default), "with_replacement", "symmetric", "cyclic", "full", or
-            one of `sgmcmc.streams`. Each chain has its own batches.
+        stream: "reshuffled", "with_replacement", "symmetric", "cyclic", "full", or one of
+            `sgmcmc.streams`. None (default): "reshuffled", but "with_replacement" for what is
+            wrong under sweeps (`sgnht`, `sghmc(noise_estimate=…)`, `gradients.saga`), which
+            refuses them. Each chain has its own batches; `run.config` has the stream's name.
         num_chains, num_burnin, num_samples, thinning: `num_samples` draws of each chain, one
             every `thinning` steps, after `num_burnin` steps. Default 1,000 draws.
         total_time: draw until every chain has covered this much physical time (in units of

@@ -6,6 +6,7 @@ that `to_blackjax` makes for others' loops.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,17 +19,21 @@ from sgmcmc._checks import check_data
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.streams import _streams as streams
-from sgmcmc.streams._streams import Stream
+from sgmcmc.streams._streams import Rows, Stream
 from sgmcmc.types import Array, Batch, Batches, Blocks, Key, PyTree
+
+# Folded into a stream's key for batches drawn apart from it; counters stay below 2³¹.
+APART = 2**32 - 1
 
 
 def data_and_stream(
     posterior: Posterior | None,
     data: PyTree,
-    stream: str | Stream,
+    stream: str | Stream | None,
     batch_size: int | None,
     batches: Batches = "any",
     num_steps: int = 1,
+    name: str = "this loop",
 ) -> tuple[PyTree, Stream, int]:
     """Data as JAX arrays, the stream, and the batch size that was asked for (0 without data).
 
@@ -36,12 +41,13 @@ def data_and_stream(
         posterior: the target; None: a loss or kernel that takes any data.
         data, stream, batch_size: as in `sgmcmc.sample`.
         batches: which streams the kernel or estimator bears, from its traits.
-        num_steps: L, batches in a block, for "reversible".
+        num_steps: L, batches of the stream that a step takes.
+        name: the kernel's, for errors.
 
     Raises:
         TypeError, ValueError: bad input, by name.
     """
-    chosen = streams.from_name(stream)
+    chosen = default_stream(batches) if stream is None else streams.from_name(stream)
     if data is None:
         if posterior is not None and posterior.has_data:
             raise ValueError(
@@ -65,21 +71,64 @@ def data_and_stream(
                 f"batch_size: got {batch_size}; allowed: None, since the `full` gradient "
                 "estimator uses all data every step"
             )
+        require_borne(streams.full(), batches, num_steps, name, data_size, data_size)
         return data, streams.full(), data_size
     streams.check_batch_size(batch_size, data_size, chosen)
-    if batches == "independent" and chosen.law not in ("independent", "all"):
-        raise ValueError(
-            f'stream: got "{chosen.name}" with a gradient estimator that remembers the examples '
-            "it has seen; where a sweep leaves some for later this biases every step. Allowed: "
-            '"with_replacement"'
-        )
     if chosen.law == "all" and batch_size != data_size:
         raise ValueError(
             f'batch_size: got {batch_size}; allowed with stream="full": None or {data_size}'
         )
-    if batches == "reversible":
-        streams.require_reversible(chosen, num_steps, data_size, batch_size)
+    require_borne(chosen, batches, num_steps, name, data_size, batch_size)
     return data, chosen, int(batch_size)
+
+
+def default_stream(batches: Batches) -> Stream:
+    """What `stream=None` stands for: the stream that a kernel asks for, by its traits."""
+    independent = batches in ("independent", "noisy")
+    return streams.with_replacement() if independent else streams.reshuffled()
+
+
+def require_borne(
+    stream: Stream, batches: Batches, num_steps: int, name: str, data_size: int, batch_size: int
+) -> None:
+    """Raise a ValueError unless a kernel is right under the stream, by its law and nothing else.
+
+    Args:
+        stream: the batches.
+        batches: what the kernel bears.
+        num_steps: L, batches of the stream that a step takes. In a fixed order of K, with a common
+            factor of L and K, each place in a step would see a part of the data alone, and places
+            play different parts.
+        name: the kernel's.
+        data_size, batch_size: N and n.
+    """
+    if batches == "reversible":
+        streams.require_reversible(stream, num_steps, data_size, batch_size)
+        return
+    period = stream.period(data_size, batch_size)
+    whole = stream.law == "all" or (
+        stream.law != "independent" and streams.num_batches(data_size, batch_size) == 1
+    )
+    if whole and batches == "noisy":
+        raise ValueError(
+            f"batch_size: got all {data_size} examples a step; {name} takes the known noise of "
+            "minibatch gradients off its own, and these have none: its law would be too cold. "
+            f"Allowed: a batch_size below {data_size}, or noise_estimate=None"
+        )
+    if batches in ("independent", "noisy") and not (whole or stream.law == "independent"):
+        raise ValueError(
+            f'stream: got "{stream.name}" with {name}, which remembers the examples that it has '
+            "seen, or reckons with noise drawn anew every step; a sweep's batches depend on those "
+            'before, and its law would be wrong. Allowed: "with_replacement", which is its default'
+        )
+    common = math.gcd(num_steps, period)
+    if stream.law == "fixed" and common > 1:
+        raise ValueError(
+            f'stream: got "{stream.name}", {period} batches in turn, with {name}, which takes '
+            f"{num_steps} a step: by the common factor {common} each place in a step sees a part "
+            "of the data alone. Allowed: a batch_size for a number of batches without one, or "
+            '"reshuffled"'
+        )
 
 
 class Source(NamedTuple):
@@ -89,6 +138,8 @@ class Source(NamedTuple):
         stream, batch_size: as `data_and_stream` gives them.
         data: all data; None: a target without data.
         per_step: batches a step.
+        apart: how many of those, the last, are drawn apart from the stream: with replacement,
+            independent of it and of all before; all the data where n ≥ N.
         needs_data: the step is given `Blocks`, all data beside its batches.
     """
 
@@ -97,6 +148,7 @@ class Source(NamedTuple):
     data: PyTree
     per_step: int = 1
     needs_data: bool = False
+    apart: int = 0
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -154,10 +206,9 @@ def next_batch(
     if not several:
         order, batch = _turn(source, keys, t, order, over_chains)
         return order, batch, 0
-    first = t * source.per_step
 
     def one(order: Array, part: Array) -> tuple[Array, Batch]:
-        return _turn(source, keys, first + part, order, over_chains)
+        return _part(source, keys, t, part, order, over_chains)
 
     order, batch = jax.lax.scan(one, order, jnp.arange(source.per_step, dtype=jnp.int32))
     if over_chains is not no_vmap:
@@ -167,24 +218,77 @@ def next_batch(
     return order, batch, 0
 
 
-def _turn(
-    source: Source, keys: Key, counter: Array, order: Array, over_chains: Callable[..., PyTree]
+def _part(
+    source: Source,
+    keys: Key,
+    t: Array,
+    part: Array,
+    order: Array,
+    over_chains: Callable[..., PyTree],
 ) -> tuple[Array, Batch]:
-    """The order and the batch when `counter` batches came before."""
+    """The order and batch `part` of step t: the stream's in turn, and then those apart from it."""
+    in_turn = source.per_step - source.apart
+    counter = t * in_turn + part
+    if not source.apart:
+        return _turn(source, keys, counter, order, over_chains)
+    apart = t * source.apart + part - in_turn
+    fresh = part >= in_turn
+    return _turn(source, keys, counter, order, over_chains, (fresh, apart))
+
+
+def _turn(
+    source: Source,
+    keys: Key,
+    counter: Array,
+    order: Array,
+    over_chains: Callable[..., PyTree],
+    apart: tuple[Array, Array] | None = None,
+) -> tuple[Array, Batch]:
+    """The order and the batch when `counter` batches came before.
+
+    `apart`: whether it is drawn apart from the stream instead, and how many such came before.
+    """
     stream, sizes = source.stream, source.sizes
 
     def prepare(key: Key) -> Array:
         return streams.order_at(stream, key, counter, *sizes)
 
     def pick(order: Array, key: Key) -> Batch:
-        return streams.gather(stream, stream.rows(order, key, counter, *sizes), source.data)
+        rows = stream.rows(order, key, counter, *sizes)
+        if apart is not None:
+            # The rows are chosen and not the batches, so that each example is copied once.
+            rows = _either(apart[0], _rows_apart(key, apart[1], *sizes), rows)
+        return streams.gather(stream, rows, source.data)
 
     if stream.order is not None:
         # Outside the chains' vmap, or both branches would run at every step.
+        opens = counter % stream.period(*sizes) == 0
         order = jax.lax.cond(
-            counter % stream.period(*sizes) == 0,
+            opens if apart is None else opens & ~apart[0],
             lambda old: over_chains(prepare)(keys),
             lambda old: old,
             order,
         )
     return order, over_chains(pick)(order, keys)
+
+
+def _rows_apart(key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
+    """n rows drawn with replacement by numbers of their own; all N where n ≥ N."""
+    if batch_size >= data_size:
+        place = jnp.arange(batch_size, dtype=jnp.int32)
+        return Rows(place % data_size, None if batch_size == data_size else place < data_size)
+    own = jax.random.fold_in(key, APART)
+    return streams.rows_at(streams.with_replacement(), own, counter, data_size, batch_size)
+
+
+def _either(first: Array, one: Rows, other: Rows) -> Rows:
+    """`one` where `first`, a () bool, else `other`; what only one of them has is 1 in the other."""
+    pick = lambda x, y: jnp.where(first, x, y)  # noqa: E731
+    mask, share = None, None
+    if one.mask is not None or other.mask is not None:
+        masks = (jnp.ones(r.index.shape, bool) if r.mask is None else r.mask for r in (one, other))
+        mask = pick(*masks)
+    if one.share is not None or other.share is not None:
+        shares = (jnp.ones(()) if r.share is None else r.share for r in (one, other))
+        share = pick(*shares)
+    return Rows(pick(one.index, other.index), mask, share)

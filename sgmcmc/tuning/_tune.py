@@ -40,7 +40,7 @@ def tune(
     data: PyTree = None,
     *,
     batch_size: int | None = None,
-    stream: str | Stream = "reshuffled",
+    stream: str | Stream | None = None,
     num_burnin: int = 0,
 ) -> tuple[Kernel, Tuning]:
     """Choose the step of a kernel made with `step_size=None`, as `sample` does, without a run.
@@ -68,8 +68,7 @@ def tune(
             `init(key) -> params`. Never changed.
         data: pytree of arrays with one leading axis; None for targets without data.
         batch_size: examples a step; None: all of them.
-        stream: as in `sample`: "reshuffled" (default), "with_replacement", "symmetric",
-            "cyclic", "full", or one of `sgmcmc.streams`.
+        stream: as in `sample`; None (default): the one that the kernel asks for.
         num_burnin: the step at which schedules of temperature and friction are read; ≥ 0.
 
     Returns:
@@ -97,7 +96,7 @@ def choose_for_run(
     params: PyTree | Callable[[Key], PyTree],
     data: PyTree,
     batch_size: int | None,
-    stream: str | Stream,
+    stream: str | Stream | None,
     num_chains: int,
     num_burnin: int,
 ) -> Tuning:
