@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+import pickle
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from sgmcmc.types import Array, PyTree
+
+ARRAYS = (jax.Array, np.ndarray, np.generic)
 
 
 def path_name(path: tuple[object, ...]) -> str:
@@ -73,6 +77,20 @@ def all_finite(tree: PyTree) -> Array:
 def copy(tree: PyTree) -> PyTree:
     """New buffers with the same values, so that donating them leaves the user's arrays alive."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
+
+
+def portable(tree: PyTree) -> PyTree:
+    """A pytree that can be pickled: itself, or {path: array} where its containers cannot.
+
+    Containers that hold functions, as modules do, are such; so are classes that another process
+    does not find.
+    """
+    try:
+        without = jax.tree.map(lambda x: 0 if isinstance(x, ARRAYS) else x, tree)
+        pickle.loads(pickle.dumps(without))
+    except Exception:  # what a class of a user's raises there is a long list
+        return {path: leaf for path, leaf in named_leaves(tree) if isinstance(leaf, ARRAYS)}
+    return tree
 
 
 def as_callable(function: Callable[..., PyTree] | None, name: str) -> Callable[..., PyTree]:

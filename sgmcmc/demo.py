@@ -277,9 +277,11 @@ def main(arguments: list[str] | None = None) -> int:
     draws, seconds = _fit_map(keys[0], model, data.train, steps)
     mode, ensemble = _judge_map(model, draws, data, seconds)
     judged = {}
-    for key, (name, (kernel, setting)) in zip(keys[1:], kernels.items(), strict=True):
-        run, seconds = _run_sampler(key, kernel, model, data, setting, not given.no_progress)
-        judged[name] = _judge_run(name, model, run, data, seconds)
+    # One that Ctrl-C has cut short would pass for a bad sampler.
+    with sgmcmc.loop.ctrl_c_ends_all():
+        for key, (name, (kernel, setting)) in zip(keys[1:], kernels.items(), strict=True):
+            run, seconds = _run_sampler(key, kernel, model, data, setting, not given.no_progress)
+            judged[name] = _judge_run(name, model, run, data, seconds)
     rows = [mode.row, ensemble.row, *(one.row for one in judged.values())]
     print("\n" + _table(rows).to_string(float_format="{:.3g}".format, na_rep="–"))
     print(

@@ -34,6 +34,9 @@ from sgmcmc.sampling._run import Run
 from sgmcmc.sampling._sample import sample
 from sgmcmc.types import Array, Key, PyTree
 
+# Two for each half of a chain.
+FEWEST_DRAWS = 4
+
 
 def learning_coefficient(
     key: Key,
@@ -81,15 +84,17 @@ def learning_coefficient(
         chain_method, progress: as in `sgmcmc.sample`.
 
     Returns:
-        A `LearningCoefficient`.
+        A `LearningCoefficient`. Ctrl-C ends the run early; the estimate is that of the draws made
+        so far, and a warning says how many.
 
     Raises:
         TypeError, ValueError: bad input, by name.
         FloatingPointError: no two chains stayed finite (`NonFiniteError`: none did).
+        KeyboardInterrupt: Ctrl-C came before there were four draws; the run is in its `.run`.
 
     Warns:
         UserWarning: w* is no minimum; λ̂ < 0, or many draws have a lower loss than w*; λ̂ drifts
-            along the chains; chains were lost, or are far from the others.
+            along the chains; chains were lost, or are far from the others; Ctrl-C.
     """
     found = measure(
         key, posterior, params, data, batch_size, num_chains, num_steps, precision,
@@ -129,9 +134,10 @@ def measure(
     thinning = max(1, num_steps // 1_000) if thinning is None else thinning
     num_burnin = num_steps // 2 if num_burnin is None else num_burnin
     checks.count(thinning, "thinning", least=1)
-    if num_steps // thinning < 4:
+    if num_steps // thinning < FEWEST_DRAWS:
         raise ValueError(
-            f"num_steps: got {num_steps} with thinning {thinning}; expected at least 4 draws"
+            f"num_steps: got {num_steps} with thinning {thinning}; expected at least "
+            f"{FEWEST_DRAWS} draws"
         )
     params = jax.tree.map(jnp.asarray, params)
     seen = data if evaluation_data is None else evaluation_data
@@ -153,6 +159,10 @@ def measure(
         collect=Partial(_seen, judge, seen, params), on_nonfinite="stop_chain",
         chain_method=chain_method, progress=progress,
     )  # fmt: skip
+    if run.interrupted and run.num_samples < FEWEST_DRAWS:
+        error = KeyboardInterrupt(f"after {run.num_samples} draws, which give no estimate")
+        vars(error)["run"] = run
+        raise error
     found = _result(run, nbeta, beta, float(precision), loss, norm, fall)
     return dataclasses.replace(found, warnings=complaints(found))
 

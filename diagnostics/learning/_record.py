@@ -100,6 +100,11 @@ class LearningCoefficient:
 def complaints(found: LearningCoefficient) -> tuple[str, ...]:
     """What is known to go wrong, each with its remedy."""
     said = []
+    if found.run.interrupted:
+        said.append(
+            f"Ctrl-C ended the run after {found.run.num_samples:,} of "
+            f"{found.run.config['num_samples']:,} draws a chain"
+        )
     lost = np.flatnonzero(~np.isfinite(found.per_chain)).tolist()
     if lost:
         said.append(

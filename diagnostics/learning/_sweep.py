@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 import dataclasses
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ class LearningSweep(Tabular):
 
     A cell's verdict is the first of these that applies:
 
+    - "interrupted": Ctrl-C came before the cell was done, or before its turn.
     - "lost": chains were lost, or are far from the others: the step is unstable.
     - "minimum": λ̂ < 0, more than 5% of the draws below L_n(w*), or a gradient: w* is none.
     - "escape": λ̂ rises along the chains. "unsettled": it falls, or split R̂ is above 1.1.
@@ -79,11 +81,13 @@ class LearningSweep(Tabular):
         axes: {argument: its values, ascending}.
         cells: each cell's `LearningCoefficient`, or None:
             [step, precision, temperature, batch].
+        interrupted: whether Ctrl-C, or an error that it is in, ended it early.
     """
 
     table: pandas.DataFrame
     axes: dict[str, tuple[Any, ...]]
     cells: np.ndarray
+    interrupted: bool = False
 
     def grid(self, column: str) -> np.ndarray:
         """A column of the table as [step, precision, temperature, batch]."""
@@ -137,6 +141,8 @@ class LearningSweep(Tabular):
         said = f"LearningSweep: {len(values)} of {len(verdict)} cells are stable"
         if len(values):
             said += f", λ̂ from {values.min():.4g} to {values.max():.4g}"
+        if self.interrupted:
+            said += f"; Ctrl-C ended it, with {(verdict == 'interrupted').sum()} of them to do"
         return said + (f"; elsewhere mostly {others.mode()[0]!r}" if len(others) else "")
 
     def _columns(self) -> list[str]:
@@ -174,10 +180,16 @@ def learning_sweep(
         options: what else `learning_coefficient` takes.
 
     Returns:
-        A `LearningSweep`. What single estimates warn of is in its cells' `warnings`.
+        A `LearningSweep`. What single estimates warn of is in its cells' `warnings`. Ctrl-C ends
+        it: the cells that were done by then have their verdicts, the others "interrupted".
 
     Raises:
         TypeError, ValueError: bad input, by name.
+        BaseException: whatever else breaks it off, Ctrl-C while a cell is compiled too, has the
+            cells that were done in its `.sweep`.
+
+    Warns:
+        UserWarning: Ctrl-C ended it.
     """
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
@@ -191,7 +203,7 @@ def learning_sweep(
     given = (step_sizes, precisions, inverse_temperatures, batch_sizes)
     axes = {name: _values(name, values) for name, values in zip(AXES, given, strict=True)}
     shape = tuple(len(values) for values in axes.values())
-    cells = np.full(shape, None, object)
+    cells, done = np.full(shape, None, object), 0
     key = checks.typed_key(key)
     places = zip(np.ndindex(shape), itertools.product(*axes.values()), strict=True)
     for i, (at, values) in enumerate(places):
@@ -201,19 +213,40 @@ def learning_sweep(
                 one, posterior, params, data, **dict(zip(AXES, values, strict=True)), **options
             )
         except FloatingPointError:
-            continue  # the cell is "lost"
-    return judge_cells(axes, cells)
+            pass  # the cell is "lost"
+        except BaseException as error:
+            if done:
+                vars(error)["sweep"] = judge_cells(axes, cells, done)
+                error.add_note("The cells that were done are in this error's `.sweep`.")
+            raise
+        found: LearningCoefficient | None = cells[at]
+        if found is not None and found.run.interrupted:
+            break
+        done += 1
+    swept = judge_cells(axes, cells, done)
+    if swept.interrupted:
+        warnings.warn(
+            f"learning_sweep: Ctrl-C ended it after {done} of {cells.size} cells",
+            UserWarning,
+            stacklevel=2,
+        )
+    return swept
 
 
-def judge_cells(axes: dict[str, tuple[Any, ...]], cells: np.ndarray) -> LearningSweep:
-    """The verdicts on a grid of estimates; see `LearningSweep`."""
+def judge_cells(
+    axes: dict[str, tuple[Any, ...]], cells: np.ndarray, done: int | None = None
+) -> LearningSweep:
+    """The verdicts on a grid of estimates, of which the first `done` count; see `LearningSweep`."""
+    done = cells.size if done is None else done
     fields = {
         name: np.array(
             [math.nan if c is None else getattr(c, name) for c in cells.ravel()]
         ).reshape(cells.shape)
         for name in FIELDS
     }
-    own = np.array([_own_failure(c) for c in cells.ravel()], object).reshape(cells.shape)
+    failures = [_own_failure(c) for c in cells.ravel()[:done]]
+    failures += ["interrupted"] * (cells.size - done)
+    own = np.array(failures, object).reshape(cells.shape)
     change = np.full((len(AXES), *cells.shape), np.nan)
     for at in np.ndindex(cells.shape):
         for axis, values in enumerate(axes.values()):
@@ -241,7 +274,9 @@ def judge_cells(axes: dict[str, tuple[Any, ...]], cells: np.ndarray) -> Learning
     labels = [["all" if v is None else v for v in values] for values in axes.values()]
     places = zip(AXES, zip(*itertools.product(*labels), strict=True), strict=True)
     columns = dict(places) | {name: values.ravel() for name, values in columns.items()}
-    return LearningSweep(frame(columns).set_index(list(AXES)), axes, cells)
+    return LearningSweep(
+        frame(columns).set_index(list(AXES)), axes, cells, interrupted=done < cells.size
+    )
 
 
 def _own_failure(found: LearningCoefficient | None) -> str:

@@ -26,6 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sgmcmc.loop import ctrl_c_ends_all
+
 FRESH = {"--fresh": {"action": "store_true", "help": "forget the results so far"}}
 
 
@@ -94,7 +96,13 @@ class Study(NamedTuple):
         started, stem = time.perf_counter(), options.output / self.name
         options.output.mkdir(parents=True, exist_ok=True)
         given = Given(options.small, options.output, stem, options)
-        found = measure(given)
+        try:
+            # Runs that Ctrl-C has cut short are not to be kept as if they were whole.
+            with ctrl_c_ends_all():
+                found = measure(given)
+        except KeyboardInterrupt:
+            print(f"{self.name}: interrupted; what is in {stem}* stays", file=sys.stderr)
+            return 130
         if found is None:
             return 0
         seconds = round(time.perf_counter() - started, 1)

@@ -57,11 +57,15 @@ class Inputs(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What a chunk changes, with a leading chain axis; its buffers are donated.
+    """What a chunk changes, with a leading chain axis.
+
+    A chunk gets new buffers for it, and its old ones stay as they are until the new are there:
+    what breaks in has twice the memory of one carry to go on from.
 
     `failed` is the first step, counted from 0, whose result was not finite; −1 for none.
     `elapsed` is the physical time since the end of the burn-in, and what rounding has
-    taken from it.
+    taken from it. `accepted` is the sum of the acceptance over steps that are no draw, which
+    the burn-in of a step that was chosen is judged by; 0 for kernels without.
     """
 
     state: State
@@ -69,6 +73,7 @@ class Carry(NamedTuple):
     failed: Array
     elapsed: tuple[Array, Array]
     reduced: PyTree
+    accepted: Array
 
 
 class Span(NamedTuple):
@@ -122,7 +127,7 @@ def run_chunk(inputs: Inputs, span: Span, carry: Carry) -> tuple[Carry, Recorded
     return _chunk((inputs, span), carry)
 
 
-@eqx.filter_jit(donate="all-except-first")
+@eqx.filter_jit
 def _chunk(given: tuple[Inputs, Span], carry: Carry) -> tuple[Carry, Recorded]:
     inputs, span = given
     program = inputs.program
@@ -179,7 +184,10 @@ def _advance(
         # What nobody reads of `info` is not computed: norms cost a tenth of a step.
         state, order, info = step(t, loop.state, loop.order)
         failed = _first_failure(loop.failed, t, jnp.isfinite(info.energy))
-        return _Loop(state, order, failed, _add_time(loop.elapsed, info.time))
+        accepted = loop.accepted
+        if info.acceptance is not None:
+            accepted = accepted + info.acceptance.astype(accepted.dtype)
+        return _Loop(state, order, failed, _add_time(loop.elapsed, info.time), accepted)
 
     def one_draw(i: Array, group: tuple[_Loop, PyTree, Recorded]) -> tuple[Any, ...]:
         first = span.start + i * span.steps_per_draw
@@ -194,7 +202,8 @@ def _advance(
             state, order, info = step(last, loop.state, loop.order)
             finite = info.finite & over_chains(trees.all_finite)(info.position)
             elapsed = _add_time(loop.elapsed, info.time)
-            loop = _Loop(state, order, _first_failure(loop.failed, last, finite), elapsed)
+            failed = _first_failure(loop.failed, last, finite)
+            loop = _Loop(state, order, failed, elapsed, loop.accepted)
             # A chain that has failed adds nothing more, unless the run ignores failures.
             counts = (loop.failed < 0) | ~jnp.asarray(program.protect)
             fold = lambda r, p, w, c: _fold(inputs.reducers, r, p, w, c)  # noqa: E731
@@ -209,7 +218,7 @@ def _advance(
         values = () if inputs.collect is None else over_chains(inputs.collect)(info.position)
         return Recorded(values, info._replace(position=()))
 
-    loop = _Loop(carry.state, carry.order, carry.failed, carry.elapsed)
+    loop = _Loop(carry.state, carry.order, carry.failed, carry.elapsed, carry.accepted)
 
     def recorded_now() -> Recorded:
         info = step(span.start, loop.state, loop.order)[2]
@@ -220,7 +229,8 @@ def _advance(
     loop, reduced, recorded = jax.lax.fori_loop(
         0, span.num_draws, one_draw, (loop, carry.reduced, buffers)
     )
-    return Carry(loop.state, loop.order, loop.failed, loop.elapsed, reduced), recorded
+    state, order, failed, elapsed, accepted = loop
+    return Carry(state, order, failed, elapsed, reduced, accepted), recorded
 
 
 class _Loop(NamedTuple):
@@ -230,6 +240,7 @@ class _Loop(NamedTuple):
     order: Array
     failed: Array
     elapsed: tuple[Array, Array]
+    accepted: Array
 
 
 def _add_time(elapsed: tuple[Array, Array], time: Array) -> tuple[Array, Array]:

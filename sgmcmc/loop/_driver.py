@@ -12,6 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -40,8 +41,10 @@ class AbstractJob(ABC, Generic[Result]):
         kept_as: the name under which an error that breaks it off carries its result.
         total: steps to make; None where that is not known beforehand.
         steps: made so far.
-        carry: what a chunk takes and gives back; its buffers are donated.
+        carry: what a chunk takes and gives back; the one of the last finished chunk.
         compile_time: seconds that `begin` took.
+        pressed: whether Ctrl-C was.
+        handed: the result that was returned, or that an error carries; None before.
     """
 
     name: str
@@ -50,6 +53,8 @@ class AbstractJob(ABC, Generic[Result]):
     steps: int
     carry: PyTree
     compile_time: float = 0.0
+    pressed: bool = False
+    handed: Result | None = None
 
     @abstractmethod
     def begin(self) -> None:
@@ -63,8 +68,8 @@ class AbstractJob(ABC, Generic[Result]):
     def advance(self, wanted: int) -> int:
         """Make a chunk of about `wanted` steps; how many it has made.
 
-        `carry` is replaced when the chunk is there, and not before: an error within leaves
-        the one whose buffers are gone.
+        Where the job stands, steps and carry and what was made, is replaced by one assignment
+        at the end: an error at any place within leaves the end of the chunk before.
         """
 
     @abstractmethod
@@ -79,17 +84,26 @@ class AbstractJob(ABC, Generic[Result]):
     def result(self, interrupted: bool) -> Result:
         """The result so far, complete or not."""
 
+    def kept(self) -> Result | None:
+        """The result so far, for an error: without what cannot be made. None before `begin`."""
+        return self.result(True)
+
+    def failure(self, result: Result) -> Exception | None:
+        """The error to raise in the place of a result; None where it is to be returned."""
+        return None
+
     def between(self) -> None:
         """Called before the first chunk and after each."""
         return
 
     def carry_is_lost(self) -> bool:
-        """Whether a chunk that broke off has taken the carry with it."""
+        """Whether buffers of the carry were deleted."""
         return any(x.is_deleted() for x in jax.tree.leaves(self.carry))
 
 
 OnChunk = Callable[[AbstractJob[Any]], None]
 _on_chunk: contextvars.ContextVar[OnChunk | None] = contextvars.ContextVar("on_chunk", default=None)
+_ends_all: contextvars.ContextVar[bool] = contextvars.ContextVar("ends_all", default=False)
 
 
 @contextlib.contextmanager
@@ -105,6 +119,45 @@ def watching(on_chunk: OnChunk) -> Iterator[None]:
         _on_chunk.reset(token)
 
 
+@contextlib.contextmanager
+def ctrl_c_ends_all() -> Iterator[None]:
+    """Within it Ctrl-C ends `sample` and `fit` with a `KeyboardInterrupt`.
+
+    By themselves they return what was made so far, and a program that makes several runs in turn
+    would go on with the next. What was made is in the error's `.run`, or `.fitted`.
+    """
+    token = _ends_all.set(True)
+    try:
+        yield
+    finally:
+        _ends_all.reset(token)
+
+
+class Keeping(Generic[Result]):
+    """What breaks off the block within carries what its job has made, as its `job.kept_as`."""
+
+    def __init__(self, job: AbstractJob[Result]) -> None:
+        self._job = job
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        job = self._job
+        if error is None:
+            return
+        has = vars(error).get(job.kept_as)
+        if has is not None and has is job.handed:
+            return
+        if job.handed is None:
+            # The error that broke it off is the one to see, not one of what it left behind.
+            with contextlib.suppress(Exception):
+                job.handed = job.kept()
+        if job.handed is not None:
+            vars(error)[job.kept_as] = job.handed
+            error.add_note(f"What was made so far is in this error's `.{job.kept_as}`.")
+
+
 def drive(job: AbstractJob[Result], chunk_steps: int | None, progress: bool) -> Result:
     """Make chunks until the job is finished or Ctrl-C is pressed.
 
@@ -114,58 +167,105 @@ def drive(job: AbstractJob[Result], chunk_steps: int | None, progress: bool) -> 
         progress: whether to show it.
 
     Raises:
-        BaseException: whatever breaks off a chunk; what was made until then is its attribute
-            `job.kept_as`.
+        BaseException: whatever breaks off a chunk, or the making of the result; what was made
+            until then is its attribute `job.kept_as`.
     """
     began = time.perf_counter()
     job.begin()
     job.compile_time = time.perf_counter() - began
+    # Twice, for an error that breaks into the keeping itself.
+    with _Presses() as presses, Keeping(job), Keeping(job):
+        _make_chunks(job, chunk_steps, progress, presses)
+        job.pressed = presses.pressed
+        early = presses.pressed and not job.finished()
+        if early and _ends_all.get():
+            raise KeyboardInterrupt
+        with presses.raising():
+            result = job.result(early)
+            error = job.failure(result)
+        job.handed = result
+        if error is not None:
+            raise error
+        return result
+
+
+def _make_chunks(
+    job: AbstractJob[Any], chunk_steps: int | None, progress: bool, presses: _Presses
+) -> None:
     bar = Progress(job.total, progress, name=job.name)
     wanted, on_chunk = chunk_steps or 1, _on_chunk.get()
     try:
-        with _interrupts() as pressed:
-            _look(job, on_chunk)
-            while not job.finished() and not pressed:
-                began = time.perf_counter()
+        _look(job, on_chunk, presses)
+        while not job.finished() and not presses.pressed:
+            began = time.perf_counter()
+            with presses.raising():
                 steps = job.advance(wanted)
-                seconds = time.perf_counter() - began
-                job.took(seconds)
-                if chunk_steps is None:
-                    # At most ten times the last, since a first chunk's rate says little.
-                    wanted = int(min(10 * wanted, max(1.0, CHUNK_SECONDS * steps / seconds)))
-                bar.update(steps, *job.facts())
-                _look(job, on_chunk)
-    except BaseException as error:
-        # Whatever it was (a second Ctrl-C, memory, a user's function), what was made is not lost.
-        setattr(error, job.kept_as, job.result(True))
-        error.add_note(f"What was made so far is in this error's `.{job.kept_as}`.")
-        raise
+            seconds = time.perf_counter() - began
+            job.took(seconds)
+            if chunk_steps is None:
+                # At most ten times the last, since a first chunk's rate says little.
+                wanted = int(min(10 * wanted, max(1.0, CHUNK_SECONDS * steps / seconds)))
+            bar.update(steps, *job.facts())
+            _look(job, on_chunk, presses)
     finally:
         bar.close()
-    return job.result(bool(pressed) and not job.finished())
 
 
-def _look(job: AbstractJob[Any], on_chunk: OnChunk | None) -> None:
-    job.between()
-    if on_chunk is not None:
-        on_chunk(job)
+def _look(job: AbstractJob[Any], on_chunk: OnChunk | None, presses: _Presses) -> None:
+    with presses.raising():
+        job.between()
+        if on_chunk is not None:
+            on_chunk(job)
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[bool]]:
-    """A list that is no longer empty once Ctrl-C was pressed; a second one is the usual one."""
-    pressed: list[bool] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-    usual = signal.getsignal(signal.SIGINT)
+class _Presses:
+    """What Ctrl-C does while a job is driven: the first press is noted, a second is the usual one.
 
-    def handle(number: int, frame: Any) -> None:
-        pressed.append(True)
-        signal.signal(signal.SIGINT, usual)
+    The second one breaks off chunks, users' functions and results under way, and nothing else:
+    not what puts the made in safety. A job within another's (a fit in an evaluation) tells that
+    one too. A process that ignores Ctrl-C, or whose handler is not Python's and could not be put
+    back, goes on as it did.
 
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, usual)
+    Attributes:
+        pressed: whether it was.
+    """
+
+    def __init__(self) -> None:
+        self.pressed, self._raises = False, False
+        self._usual: Any = None
+
+    def __enter__(self) -> _Presses:
+        if threading.current_thread() is threading.main_thread():
+            usual = signal.getsignal(signal.SIGINT)
+            if usual is not None and usual is not signal.SIG_IGN:
+                self._usual = usual
+                with contextlib.suppress(ValueError):  # not in the main interpreter
+                    signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._usual is not None and signal.getsignal(signal.SIGINT) == self._handle:
+            signal.signal(signal.SIGINT, self._usual)
+
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """Where a second press is the usual one."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
+    def _handle(self, number: int, frame: Any) -> None:
+        first, self.pressed = not self.pressed, True
+        usual = self._usual
+        if first:
+            if isinstance(usual, MethodType) and isinstance(usual.__self__, _Presses):
+                usual(number, frame)
+        elif self._raises:
+            self._raises = False
+            if callable(usual):
+                usual(number, frame)
+            else:  # the system's own, which ends the process
+                signal.signal(signal.SIGINT, usual)
+                signal.raise_signal(signal.SIGINT)

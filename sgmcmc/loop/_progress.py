@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -28,15 +29,9 @@ class Progress:
         self._next_line = 0.1
         self._bar: Any = None
         self._lines = False
-        if not shown:
-            return
-        notebook = _in_notebook()
-        if notebook or self._file.isatty():
-            # Chunks last long enough: every one is drawn.
-            options = {"total": total, "mininterval": 0, "unit": " steps", "desc": name}
-            self._bar = _bar_class(notebook)(file=None if notebook else self._file, **options)
-        else:
-            self._lines = True
+        # A process may have no standard error, or one that is closed.
+        if shown and self._file is not None:
+            self._attempt(self._open)
 
     def update(self, steps: int, facts: str, share: float | None = None) -> None:
         """Add `steps`; `facts` is what to say beside them.
@@ -48,6 +43,29 @@ class Progress:
             facts = f"{min(share, 1):.0%} of the time, {facts}"
         elif self._total:
             share = self._done / self._total
+        self._attempt(lambda: self._show(steps, facts, share))
+
+    def close(self) -> None:
+        self._attempt(lambda: None if self._bar is None else self._bar.close())
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """A run outlives the place that its progress is written to."""
+        try:
+            action()
+        except (OSError, ValueError):
+            self._bar, self._lines = None, False
+
+    def _open(self) -> None:
+        notebook = _in_notebook()
+        if notebook or self._file.isatty():
+            # Chunks last long enough: every one is drawn.
+            options = {"total": self._total, "mininterval": 0, "unit": " steps"}
+            file = None if notebook else self._file
+            self._bar = _bar_class(notebook)(file=file, desc=self._name, **options)
+        else:
+            self._lines = True
+
+    def _show(self, steps: int, facts: str, share: float | None) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(facts, refresh=False)
             self._bar.update(steps)
@@ -58,10 +76,6 @@ class Progress:
             of_all = "" if self._total is None else f" of {self._total:,}"
             line = f"{self._name}: {self._done:,}{of_all} steps, {rate:,.0f} steps/s, {facts}"
             print(line, file=self._file, flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _in_notebook() -> bool:

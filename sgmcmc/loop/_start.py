@@ -71,14 +71,14 @@ def advance(chains: Chains, num_steps: int) -> Chains:
     """`num_steps` more steps, as one chunk whose last step makes a draw.
 
     The first call compiles; any other number of steps shares its trace. `chains` can be used
-    again: what a chunk would take of it is copied.
+    again.
 
     Raises:
         TypeError, ValueError: `num_steps` is no integer ≥ 1.
     """
     num_steps = checks.count(num_steps, "num_steps", least=1)
     span = Piece(1, num_steps, True).from_step(chains.steps)
-    carry, _ = run_chunk(chains.inputs, span, trees.copy(chains.carry))
+    carry, _ = run_chunk(chains.inputs, span, chains.carry)
     return chains._replace(carry=carry, steps=chains.steps + num_steps)
 
 
@@ -179,7 +179,7 @@ def _first(inputs: Inputs, momentum_keys: Key, position: PyTree) -> Carry:
     recorded = jax.vmap(kernel.recorded)(position)
     reduced = {name: jax.vmap(r.init)(recorded) for name, r in inputs.reducers.items()}
     failed, zero = jnp.full(momentum_keys.shape, -1, jnp.int32), jnp.zeros(momentum_keys.shape)
-    return Carry(state, order, failed, (zero, zero), reduced)
+    return Carry(state, order, failed, (zero, zero), reduced, zero)
 
 
 def whole(position: PyTree) -> PyTree:

@@ -6,6 +6,7 @@ Step t takes its batch and its key from key and counter alone: where chunks end 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
-from sgmcmc.loop._driver import AbstractJob, Facts, drive
+from sgmcmc.loop._driver import AbstractJob, Facts, Keeping, drive
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams._streams import Stream
 from sgmcmc.types import Array, Batch, Key, PyTree
@@ -75,12 +76,15 @@ def fit(
 
     Returns:
         A `Fitted`: the parameters to evaluate (the anchor of `entropy_sgd`), the trace of the
-        loss, and what it cost. Ctrl-C ends it early and keeps what is made.
+        loss, and what it cost. Ctrl-C ends it early, after the chunk under way, and keeps what
+        is made: `fitted.interrupted`.
 
     Raises:
         TypeError, ValueError: bad input, by name.
         NonFiniteLossError: the loss was not finite, with the step; what was made until then
-            is in `.fitted`. So it is with any other error that breaks a fit off.
+            is in `.fitted`.
+        BaseException: whatever else breaks a fit off, a second Ctrl-C too, has the parameters
+            and the losses of all chunks before in its `.fitted`.
     """
     key = checks.typed_key(key)
     for name in ("init", "update"):
@@ -119,16 +123,9 @@ def fit(
     every = total if evaluate is None else (evaluate_every or epoch)
     moving = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), moving)
     job = _Fitting(inputs, moving, total, num_replicas or 1, evaluate, every)
-    fitted = drive(job, chunk_steps, progress)
-    if job.bad or not bool(trees.all_finite(job.carry.params)):
-        what = "the loss is" if job.bad else "the parameters are"
-        raise NonFiniteLossError(
-            f"{what} not finite at step {job.steps - 1} of {total} (steps count from 0). Try "
-            "a smaller learning rate, and look for NaN in the data. The trace of the loss is in "
-            "this error's `.fitted.losses`.",
-            fitted,
-        )
-    return fitted
+    # Around `drive` too, for an error between its end and ours.
+    with Keeping(job):
+        return drive(job, chunk_steps, progress)
 
 
 def _total(num_steps: int | None, num_epochs: int | None, epoch: int, data: PyTree) -> int:
@@ -148,11 +145,26 @@ def _total(num_steps: int | None, num_epochs: int | None, epoch: int, data: PyTr
     return int(num_steps)
 
 
+class _Standing(NamedTuple):
+    """Where a fit stands. It is replaced as one, so that steps, parameters and losses belong
+    together wherever something breaks in.
+
+    Attributes:
+        carry: after `steps` steps.
+        chunks: how many of the chunks' losses count.
+        bad: whether the last loss was not finite.
+    """
+
+    carry: FitCarry
+    steps: int
+    chunks: int
+    bad: bool
+
+
 class _Fitting(AbstractJob["Fitted"]):
     """The chunks of a fit: its losses, and a look every so often."""
 
     name, kept_as = "fitting", "fitted"
-    carry: FitCarry
     total: int
 
     def __init__(
@@ -166,24 +178,42 @@ class _Fitting(AbstractJob["Fitted"]):
     ) -> None:
         self.inputs, self.evaluate = inputs, evaluate
         self.total, self.replicas, self.every = total, replicas, every
-        self.params = params
-        self.steps, self.bad, self.wall_time = 0, False, 0.0
+        self.params: PyTree = params
+        self.at: _Standing | None = None
+        self.wall_time = 0.0
         self.losses: list[np.ndarray] = []
         self.evaluations: list[Evaluation] = []
 
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        return self._at.steps
+
+    @property
+    def carry(self) -> FitCarry:
+        return self._at.carry
+
+    @property
+    def _at(self) -> _Standing:
+        assert self.at is not None
+        return self.at
+
     def begin(self) -> None:
-        self.carry = trees.copy(start(self.inputs, self.params))
-        self._chunk(0)
+        first = _Standing(start(self.inputs, self.params), 0, 0, False)
+        self.at = first._replace(carry=self._chunk(first, 0)[0])
+        # What it began from need not outlive the first chunk.
+        self.params = ()
 
     def finished(self) -> bool:
-        return self.steps >= self.total or self.bad
+        return self.steps >= self.total or self._at.bad
 
     def advance(self, wanted: int) -> int:
-        left = min(self.total - self.steps, self.every - self.steps % self.every)
-        values = self._chunk(min(wanted, left, CAPACITY))
-        self.losses.append(values)
-        self.steps += len(values)
-        self.bad = not np.isfinite(values[-1]).all()
+        at = self._at
+        left = min(self.total - at.steps, self.every - at.steps % self.every)
+        carry, values = self._chunk(at, min(wanted, left, CAPACITY))
+        # A chunk that broke off here has left one that does not count.
+        self.losses[at.chunks :] = [values]
+        bad = not np.isfinite(values[-1]).all()
+        self.at = _Standing(carry, at.steps + len(values), at.chunks + 1, bad)
         return len(values)
 
     def took(self, seconds: float) -> None:
@@ -194,24 +224,39 @@ class _Fitting(AbstractJob["Fitted"]):
 
     def between(self) -> None:
         due = self.steps % self.every == 0 or self.steps == self.total
-        if self.evaluate is None or self.bad or not due:
+        if self.evaluate is None or self._at.bad or not due:
             return
         at = self._snapshot()
         spent = (at.num_steps, at.gradient_evaluations, at.wall_time)
         self.evaluations.append(Evaluation(*spent, self.evaluate(at)))
 
     def result(self, interrupted: bool) -> Fitted:
+        at = self._at
         end = None if self.carry_is_lost() else self._snapshot()
         params, last, state = (None, None, None) if end is None else end[:3]
-        losses = np.concatenate(self.losses) if self.losses else np.empty(0)
+        losses = np.concatenate(self.losses[: at.chunks]) if at.chunks else np.empty(0)
         return Fitted(
-            params, last, state, losses, self.evaluations, self.steps, self.steps * self.replicas,
+            params, last, state, losses, self.evaluations, at.steps, at.steps * self.replicas,
             self.compile_time, self.wall_time, interrupted,
         )  # fmt: skip
 
+    def kept(self) -> Fitted | None:
+        return None if self.at is None else self.result(True)
+
+    def failure(self, fitted: Fitted) -> NonFiniteLossError | None:
+        bad = self._at.bad
+        if not bad and bool(trees.all_finite(self.carry.params)):
+            return None
+        what = "the loss is" if bad else "the parameters are"
+        return NonFiniteLossError(
+            f"{what} not finite at step {self.steps - 1} of {self.total} (steps count from 0). Try "
+            "a smaller learning rate, and look for NaN in the data. The trace of the loss is in "
+            "this error's `.fitted.losses`.",
+            fitted,
+        )
+
     def _snapshot(self) -> Snapshot:
-        # Copies, since the next chunk takes the carry's buffers.
-        carry = trees.copy(self.carry)
+        carry = self.carry
         fixed = self.inputs.loss.fixed
         best = evaluated(carry.state, carry.params)
         return Snapshot(
@@ -219,12 +264,11 @@ class _Fitting(AbstractJob["Fitted"]):
             self.steps, self.steps * self.replicas, self.wall_time,
         )  # fmt: skip
 
-    def _chunk(self, steps: int) -> np.ndarray:
-        """The losses of a finished chunk, waited for: an error of the device is raised here."""
-        span = jnp.asarray(self.steps, jnp.int32), jnp.asarray(steps, jnp.int32)
-        made = advance((self.inputs, *span), self.carry)
-        self.carry, losses, done = jax.block_until_ready(made)
-        return np.asarray(losses)[: int(done)]
+    def _chunk(self, at: _Standing, steps: int) -> tuple[FitCarry, np.ndarray]:
+        """A finished chunk and its losses, waited for: an error of the device is raised here."""
+        span = jnp.asarray(at.steps, jnp.int32), jnp.asarray(steps, jnp.int32)
+        carry, losses, done = jax.block_until_ready(advance((self.inputs, *span), at.carry))
+        return carry, np.asarray(losses)[: int(done)]
 
 
 class Snapshot(NamedTuple):
@@ -271,7 +315,9 @@ class Fitted:
         num_steps: steps made.
         gradient_evaluations: minibatch gradients used: steps times replicas.
         compile_time, wall_time: seconds; `wall_time` without compiling and evaluations.
-        interrupted: whether Ctrl-C ended it early.
+        interrupted: whether Ctrl-C, or an error that it is in, ended it early.
+
+    It can be pickled; what is in containers that cannot comes as {path: array}.
     """
 
     params: PyTree
@@ -284,6 +330,16 @@ class Fitted:
     compile_time: float
     wall_time: float
     interrupted: bool
+
+    def __getstate__(self) -> dict[str, Any]:
+        parts = ("params", "last", "optimizer_state", "evaluations")
+        return {**vars(self), **{name: trees.portable(vars(self)[name]) for name in parts}}
+
+    def __copy__(self) -> Fitted:
+        return dataclasses.replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fitted:
+        return dataclasses.replace(self, **copy.deepcopy(vars(self), memo))
 
     def __repr__(self) -> str:
         end = self.losses[-max(1, len(self.losses) // 10) :]
@@ -303,6 +359,9 @@ class NonFiniteLossError(FloatingPointError):
     def __init__(self, message: str, fitted: Fitted) -> None:
         super().__init__(message)
         self.fitted = fitted
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.fitted), vars(self)
 
 
 def evaluated(state: PyTree, params: PyTree) -> PyTree:
@@ -380,7 +439,7 @@ class FitInputs(NamedTuple):
 
 
 class FitCarry(NamedTuple):
-    """What a chunk changes; its buffers are donated."""
+    """What a chunk changes. It gets new buffers for it: what breaks in has the old to keep."""
 
     params: PyTree
     state: PyTree
@@ -393,7 +452,7 @@ def start(inputs: FitInputs, params: PyTree) -> FitCarry:
     return FitCarry(params, inputs.optimizer.init(params), room)
 
 
-@eqx.filter_jit(donate="all-except-first")
+@eqx.filter_jit
 def advance(
     given: tuple[FitInputs, Array, Array], carry: FitCarry
 ) -> tuple[FitCarry, Array, Array]:

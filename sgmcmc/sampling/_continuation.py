@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,20 +13,17 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
-from sgmcmc.loop._chunk import NO_STEP, Carry, Inputs, Piece, Recorded, run_chunk
-from sgmcmc.loop._driver import AbstractJob, Facts, drive
+from sgmcmc.loop._chunk import NO_STEP, Carry, Inputs, Recorded, run_chunk
 from sgmcmc.loop._start import begun, kept, placed
 from sgmcmc.sampling import _archive as archive
 from sgmcmc.sampling import _describe as describe
-from sgmcmc.sampling._draws import DrawnArrays, blank, collector, require_room
+from sgmcmc.sampling._draws import collector, require_room
 from sgmcmc.sampling._inputs import Request, total_steps, warn_of_places, with_step
-from sgmcmc.sampling._plan import Settings, draws_until, next_piece
-from sgmcmc.sampling._run import AbstractContinuation, Frozen, NonFiniteError, Run, Unsaved
+from sgmcmc.sampling._job import Lost, Sampling, driven
+from sgmcmc.sampling._plan import Settings
+from sgmcmc.sampling._run import AbstractContinuation, Frozen, Run, Unsaved
 from sgmcmc.tuning._record import Tuning
-from sgmcmc.types import Array, Info, Key, PyTree
-
-# Draws to make room for at first, where it is not known how many there will be.
-ROOM = 1024
+from sgmcmc.types import Info, Key, PyTree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,10 +46,6 @@ class Live(AbstractContinuation):
     key: Key
     tuning: Tuning | None = None
 
-    def run(self, progress: bool) -> Run:
-        """Make all draws, from step 0 on; the carry is used up."""
-        return _finished(_Sampling(self, None), progress)
-
     def resume(self, run: Run, num_samples: int | None, given: Unsaved, progress: bool) -> Run:
         """The same chains with more draws; nothing has to be given anew."""
         goal = run.num_samples + _owed(run, num_samples)
@@ -63,13 +56,12 @@ class Live(AbstractContinuation):
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), run.draws)
         if settings.total_time is None:
             require_room(one, settings.num_chains, goal)
-        # Chunks take the carry that they are given, and this run must outlive the longer one.
-        live = dataclasses.replace(self, settings=settings, goal=goal, carry=trees.copy(self.carry))
-        return _finished(_Sampling(live, run), progress)
+        live = dataclasses.replace(self, settings=settings, goal=goal)
+        return driven(Sampling(live, run), progress)
 
     def frozen(self) -> Frozen:
         """The carry's arrays, and the kernel's fingerprint."""
-        carry = jax.tree.map(np.asarray, self.carry)
+        carry = jax.tree.map(np.asarray, _lasting(self.carry))
         position = carry.state.position
         return Frozen(
             leaves=jax.tree.leaves(carry),
@@ -77,6 +69,17 @@ class Live(AbstractContinuation):
             position=position,
             plain_position=not archive.has_own_containers(archive.containers(position)),
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what a file holds: code and data do not travel."""
+        frozen = self.frozen()
+        if trees.portable(frozen.position) is not frozen.position:
+            frozen = frozen._replace(position=(), plain_position=False)
+        return Saved, (frozen,)
+
+    def __deepcopy__(self, memo: Any) -> Live:
+        """Itself: nothing of it is ever changed."""
+        return self
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,7 +125,7 @@ class Saved(AbstractContinuation):
             reducers=given.reducers,
         )
         fresh = prepare(request)
-        leaves, structure = jax.tree.flatten(fresh.carry)
+        leaves, structure = jax.tree.flatten(_lasting(fresh.carry))
         if _shapes(leaves) != _shapes(saved.leaves):
             raise ValueError(
                 "reducers: what a chain carries differs from what was saved; pass the params "
@@ -134,20 +137,8 @@ class Saved(AbstractContinuation):
                 "saved; pass the collect of the run that was saved"
             )
         carry = jax.tree.unflatten(structure, [jnp.asarray(x) for x in saved.leaves])
+        carry = carry._replace(accepted=fresh.carry.accepted)
         return dataclasses.replace(fresh, carry=carry, steps=run.num_steps, tuning=run.tuning)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Lost(AbstractContinuation):
-    """None: a chunk that broke off has taken the chains with it, and the draws are left."""
-
-    def resume(self, run: Run, num_samples: int | None, given: Unsaved, progress: bool) -> Run:
-        """Raise a ValueError."""
-        raise ValueError("run: it broke off inside a chunk, so its draws are all that is left")
-
-    def frozen(self) -> Frozen:
-        """Nothing."""
-        return Frozen([], "", (), True)
 
 
 def prepare(request: Request, tuning: Tuning | None = None) -> Live:
@@ -216,6 +207,11 @@ def _owed(run: Run, num_samples: int | None) -> int:
     return checks.count(num_samples, "num_samples", least=1)
 
 
+def _lasting(carry: Carry) -> Carry:
+    """What a file holds of a carry: without what the burn-in alone is judged by."""
+    return carry._replace(accepted=())  # type: ignore[arg-type]
+
+
 def _shapes(tree: PyTree) -> list[Any]:
     return [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
 
@@ -225,156 +221,3 @@ def _no_draws(live: Live) -> Recorded:
     span = NO_STEP.from_step(live.steps)
     shapes = eqx.filter_eval_shape(run_chunk, live.inputs, span, live.carry)[1]
     return jax.tree.map(lambda s: np.empty((s.shape[0], 0, *s.shape[2:]), s.dtype), shapes)
-
-
-class _Sampling(AbstractJob[Run]):
-    """The chunks of a run: draws into host arrays, failures, and a time that is to be covered."""
-
-    name, kept_as = "sampling", "run"
-
-    def __init__(self, live: Live, before: Run | None) -> None:
-        self.live, self.settings = live, live.settings
-        self.carry, self.steps, self.goal = live.carry, live.steps, live.goal
-        self.spent = _Spent() if before is None else _spent(before)
-        made = None if before is None else Recorded(before.draws, _weighted(before))
-        timed = self.settings.total_time is not None
-        room = (before.num_samples if before else 0) + ROOM if timed else self.goal
-        self.draws = DrawnArrays(self.settings.num_chains, room, made)
-        self.failed = np.asarray(self.carry.failed)
-        self.total = None if timed else self.settings.steps_until(self.goal) - self.steps
-
-    def begin(self) -> None:
-        self.carry = self._chunk(NO_STEP, self.carry)[0]
-
-    def finished(self) -> bool:
-        end = self.settings.steps_until(self.goal)
-        return self.steps >= end or self.settings.must_stop(self.failed)
-
-    def advance(self, wanted: int) -> int:
-        settings, inputs = self.settings, self.live.inputs
-        if self.steps == settings.num_burnin:
-            zeros = jax.tree.map(jnp.zeros_like, self.carry.elapsed)
-            self.carry = self.carry._replace(elapsed=zeros)
-        piece = next_piece(settings, self.goal, self.steps, wanted, inputs.program.capacity)
-        time = settings.total_time if piece.record else None
-        before = self.carry if time is None else trees.copy(self.carry)
-        carry, recorded = self._chunk(piece, self.carry)
-        failed = np.asarray(carry.failed)
-        if time is not None:
-            needed = draws_until(time, recorded.info.elapsed, piece, self.steps, failed)
-            if needed is not None:
-                # Where a run ends must not depend on where a chunk would have ended.
-                if needed < piece.num_draws:
-                    piece = piece._replace(num_draws=needed)
-                    carry, recorded = self._chunk(piece, before)
-                    failed = np.asarray(carry.failed)
-                self.goal = self.draws.made + needed
-        self.carry, self.failed = carry, failed
-        self.steps += piece.steps
-        if piece.record:
-            self.draws.add(recorded, piece.num_draws)
-        return piece.steps
-
-    def took(self, seconds: float) -> None:
-        burnin = self.steps <= self.settings.num_burnin
-        spent = self.spent
-        if burnin:
-            self.spent = spent._replace(burnin_time=spent.burnin_time + seconds)
-        else:
-            self.spent = spent._replace(wall_time=spent.wall_time + seconds)
-
-    def facts(self) -> Facts:
-        """Kinetic temperature, where there are momenta, finite flags, and the slowest clock."""
-        text = f"finite {int(np.sum(self.failed < 0))}/{self.failed.size}"
-        momentum = self.carry.state.momentum
-        if jax.tree.leaves(momentum):
-            text = f"T {float(_kinetic_temperature(momentum)):.3g}, {text}"
-        if self.settings.total_time is None:
-            return Facts(text)
-        slowest = float(np.nanmin(np.asarray(self.carry.elapsed[0])))
-        return Facts(text, slowest / self.settings.total_time)
-
-    def result(self, interrupted: bool) -> Run:
-        settings, inputs, tuning = self.settings, self.live.inputs, self.live.tuning
-        after = dataclasses.replace(self.live, carry=self.carry, steps=self.steps, goal=self.goal)
-        recorded = self.draws.finished()
-        if recorded is None:
-            recorded = _no_draws(after)
-        stopped = {int(c): int(self.failed[c]) for c in np.flatnonzero(self.failed >= 0)}
-        if settings.on_nonfinite != "ignore":
-            blank(recorded, settings, stopped)
-        lost = self.carry_is_lost()
-        reduced = {
-            name: jax.tree.map(np.asarray, reducer.result(self.carry.reduced[name]))
-            for name, reducer in inputs.reducers.items()
-            if not lost
-        }
-        spent = self.spent
-        return Run(
-            draws=recorded.values,
-            weights=np.asarray(recorded.info.weight),
-            info=recorded.info._replace(weight=()),  # type: ignore[arg-type]
-            reduced=reduced,
-            config=describe.configuration(inputs, settings, self.goal, self.live.key),
-            versions=describe.versions(),
-            stopped=stopped,
-            num_steps=self.steps,
-            gradient_evaluations=describe.gradient_evaluations(
-                inputs, settings.num_chains, self.steps, tuning
-            ),
-            compile_time=spent.compile_time + self.compile_time,
-            burnin_time=spent.burnin_time,
-            wall_time=spent.wall_time,
-            tuning=tuning,
-            continuation=Lost() if lost else after,
-        )
-
-    def _chunk(self, piece: Piece, carry: Carry) -> tuple[Carry, Recorded]:
-        """A finished chunk, waited for: an error of the device is raised here, not later."""
-        made = run_chunk(self.live.inputs, piece.from_step(self.steps), carry)
-        return jax.block_until_ready(made)
-
-
-def _finished(job: _Sampling, progress: bool) -> Run:
-    """The run of a job.
-
-    Raises:
-        NonFiniteError: it had to stop.
-    """
-    run = drive(job, job.settings.chunk_steps, progress)
-    if job.settings.must_stop(job.failed):
-        lost = np.flatnonzero(job.failed >= 0)
-        chain = int(lost[np.argmin(job.failed[lost])])
-        raise NonFiniteError(
-            f"chain {chain} is not finite from step {job.failed[chain]} on (steps count from 0, "
-            f"burn-in included); so are {lost.size} of {job.failed.size} chains by step "
-            f"{job.steps}. Try a smaller step_size, look for NaN in the data, "
-            'or keep the other chains with on_nonfinite="stop_chain". '
-            "The run so far is in this error's `.run`.",
-            run,
-        )
-    return run
-
-
-class _Spent(NamedTuple):
-    """Seconds, of all parts of a run."""
-
-    compile_time: float = 0.0
-    burnin_time: float = 0.0
-    wall_time: float = 0.0
-
-
-def _spent(run: Run) -> _Spent:
-    return _Spent(run.compile_time, run.burnin_time, run.wall_time)
-
-
-def _weighted(run: Run) -> Info:
-    """`info` with its weights, as the loop records them."""
-    info: Any = run.info
-    return info._replace(position=(), weight=run.weights)
-
-
-@jax.jit
-def _kinetic_temperature(momentum: PyTree) -> Array:
-    """Mean square of the whitened momenta, whose law is N(0, T)."""
-    return trees.dot(momentum, momentum) / trees.size(momentum)

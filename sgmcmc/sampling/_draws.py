@@ -48,61 +48,63 @@ def free_memory() -> int | None:
 class DrawnArrays:
     """Host arrays [chain, draw, …] that chunks are copied into.
 
+    How many draws were made is not counted here but said each time: what was written beyond
+    that, by a chunk that broke off, does no harm.
+
     Args:
-        num_chains: their first axis.
         room: draws of each chain to make room for at first; more room is made when needed.
         before: draws that exist, to go on after; they are copied, never changed.
     """
 
-    def __init__(self, num_chains: int, room: int, before: Recorded | None) -> None:
-        self._shape = (num_chains, room)
+    def __init__(self, room: int, before: Recorded | None) -> None:
+        self._room, self._before = room, before
         self._arrays: Recorded | None = None
-        self._before = before
-        self.made = 0 if before is None else before.info.weight.shape[1]
 
-    def add(self, recorded: Recorded, num_draws: int) -> None:
-        """Copy the first draws of a chunk."""
+    def write(self, recorded: Recorded, made: int, num_draws: int) -> None:
+        """Copy the first draws of a chunk behind the `made` ones."""
         if self._arrays is None:
-            self._arrays = self._allocate(recorded)
-        while self.made + num_draws > self._shape[1]:
-            self._arrays = self._grown(self._arrays)
-        place = slice(self.made, self.made + num_draws)
+            self._arrays = self._allocate(recorded, made)
+        while made + num_draws > self._arrays.info.weight.shape[1]:
+            self._arrays = _grown(self._arrays, made)
+        place = slice(made, made + num_draws)
 
         def copy(array: np.ndarray, chunk: Any) -> None:
             array[:, place] = np.asarray(chunk)[:, :num_draws]
 
         jax.tree.map(copy, self._arrays, recorded)
-        self.made += num_draws
 
-    def finished(self) -> Recorded | None:
+    def first(self, made: int) -> Recorded | None:
         """The draws made; None when there is none."""
         if self._arrays is None:
             return self._before
-        return jax.tree.map(lambda x: x[:, : self.made], self._arrays)
+        return jax.tree.map(lambda x: x[:, :made], self._arrays)
 
-    def _allocate(self, recorded: Recorded) -> Recorded:
-        arrays = jax.tree.map(lambda x: np.empty((*self._shape, *x.shape[2:]), x.dtype), recorded)
-        if self._before is not None and self.made:
+    def _allocate(self, recorded: Recorded, made: int) -> Recorded:
+        def room(x: Array) -> np.ndarray:
+            return np.empty((x.shape[0], self._room, *x.shape[2:]), x.dtype)
+
+        arrays: Recorded = jax.tree.map(room, recorded)
+        if self._before is not None and made:
             # Leaf by leaf: a loaded run's draws may have other containers.
             pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(self._before), strict=True)
             for array, old in pairs:
-                array[:, : self.made] = old
+                array[:, :made] = old
         return arrays
 
-    def _grown(self, arrays: Recorded) -> Recorded:
-        """The same with twice the room; a MemoryError where that would take too much."""
-        num_chains, room = self._shape
-        kept = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), arrays.values)
-        require_room(kept, num_chains, 2 * room)
-        self._shape = (num_chains, 2 * room)
 
-        def grow(array: np.ndarray) -> np.ndarray:
-            larger = np.empty((*self._shape, *array.shape[2:]), array.dtype)
-            larger[:, : self.made] = array[:, : self.made]
-            return larger
+def _grown(arrays: Recorded, made: int) -> Recorded:
+    """The same with twice the room; a MemoryError where that would take too much."""
+    num_chains, room = arrays.info.weight.shape
+    kept = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), arrays.values)
+    require_room(kept, num_chains, 2 * room)
 
-        made: Recorded = jax.tree.map(grow, arrays)
-        return made
+    def grow(array: np.ndarray) -> np.ndarray:
+        larger = np.empty((num_chains, 2 * room, *array.shape[2:]), array.dtype)
+        larger[:, :made] = array[:, :made]
+        return larger
+
+    larger: Recorded = jax.tree.map(grow, arrays)
+    return larger
 
 
 def blank(recorded: Recorded, settings: Settings, stopped: dict[int, int]) -> None:

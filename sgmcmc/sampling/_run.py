@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import html
 from abc import ABC, abstractmethod
@@ -86,6 +87,9 @@ class Run(Generic[Draws]):
         tuning: with `step_size=None`, the `sgmcmc.tuning.Tuning` that says what was chosen
             and why; else None.
         continuation: how `resume` goes on.
+
+    A run can be pickled, and is then like one that was saved: code and data do not travel, and
+    `resume` asks for them. Draws in containers that cannot be pickled come as {path: array}.
     """
 
     draws: Draws
@@ -103,6 +107,16 @@ class Run(Generic[Draws]):
     tuning: Tuning | None
     continuation: AbstractContinuation
 
+    def __getstate__(self) -> dict[str, Any]:
+        draws, reduced = trees.portable(self.draws), trees.portable(self.reduced)
+        return {**vars(self), "draws": draws, "reduced": reduced}
+
+    def __copy__(self) -> Run[Draws]:
+        return dataclasses.replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Run[Draws]:
+        return dataclasses.replace(self, **copy.deepcopy(vars(self), memo))
+
     @property
     def num_chains(self) -> int:
         return self.weights.shape[0]
@@ -111,6 +125,11 @@ class Run(Generic[Draws]):
     def num_samples(self) -> int:
         """Draws made, of each chain."""
         return self.weights.shape[1]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C or an error ended it early: draws that were asked for are missing."""
+        return bool(self.num_samples < self.config["num_samples"])
 
     def resume(
         self,
@@ -250,11 +269,17 @@ class Run(Generic[Draws]):
 
 
 class NonFiniteError(FloatingPointError):
-    """A chain left the finite numbers. `run` has the draws made until then."""
+    """A chain left the finite numbers. `run` has the draws made until then.
+
+    It can be pickled, and so comes out of another process, as a run does: see `Run`.
+    """
 
     def __init__(self, message: str, run: Run) -> None:
         super().__init__(message)
         self.run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.run), vars(self)
 
 
 def _named(tree: PyTree) -> list[tuple[str, Any]]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sgmcmc.kernels._base import require_kernel
+from sgmcmc.loop._driver import Keeping
 from sgmcmc.sampling._continuation import prepare
 from sgmcmc.sampling._inputs import Request, choice_of_step, most_draws, with_step
+from sgmcmc.sampling._job import FEWEST, Sampling, driven
 from sgmcmc.sampling._plan import Settings
-from sgmcmc.sampling._run import NonFiniteError, Run
+from sgmcmc.sampling._run import Run
 from sgmcmc.streams._streams import Stream
-from sgmcmc.tuning._record import Tuning
 from sgmcmc.tuning._rules import RULES
 from sgmcmc.types import Key, PyTree
-
-# Of fewer draws a mean acceptance says little.
-FEWEST = 20
 
 
 def sample(
@@ -79,13 +78,18 @@ def sample(
         progress: show a progress bar; plain lines where the output is no terminal.
 
     Returns:
-        A `Run`. Ctrl-C ends the run early and keeps the draws made so far.
+        A `Run`. Ctrl-C ends the run early, after the chunk under way, and keeps the draws made
+        so far: `run.interrupted`. With `step_size=None` no other step is tried then.
 
     Raises:
         TypeError, ValueError: bad input, by name, with what was given and what is allowed.
         MemoryError: the draws would take more than half of the free memory.
-        FloatingPointError: with `step_size=None`, no step was found that stays finite.
+        FloatingPointError: with `step_size=None`, no step was found that stays finite, or that
+            the chains accept in the burn-in; after seven of those the last is in `.run`.
         NonFiniteError: a chain diverged, with chain and step, and the run so far in `.run`.
+        BaseException: whatever else breaks a run off, a second Ctrl-C too, has the draws of all
+            chunks before in its `.run`, whose `resume()` gives the straight run bit for bit.
+            Reducers whose result cannot be made are absent there.
     """
     require_kernel(kernel)
     if num_samples is None:
@@ -99,37 +103,33 @@ def sample(
     while True:
         # The same numbers each time that a step is tried: a copy of the key each.
         chosen = dataclasses.replace(request.again(), kernel=with_step(kernel, tuning))
-        try:
-            run = prepare(chosen, tuning).run(progress)
-        except NonFiniteError as error:
-            if tuning is None or not _try_again(tuning, error.run):
-                raise
-            run = error.run
-        if tuning is None or not _try_again(tuning, run):
-            return run
+        job = Sampling(prepare(chosen, tuning), None)
+        with Keeping(job):
+            run = driven(job, progress)
+            if tuning is None or not job.unsuited():
+                _say_what_is_stuck(run)
+                return run
+            if tuning.halvings == RULES.max_halvings:
+                raise FloatingPointError(
+                    f"step_size: none found; {tuning}: of chain {job.stuck()[0]} hardly a step is "
+                    "accepted. Give a step_size, rescale the parameters (metric=), or start "
+                    "elsewhere"
+                )
         tuning = tuning.halved()
 
 
-def _try_again(tuning: Tuning, run: Run) -> bool:
-    """Whether a chain was lost in the burn-in, or got stuck, by a step that was chosen here."""
-    early = any(step < run.config["num_burnin"] for step in run.stopped.values())
-    stuck = _stuck(tuning, run)
-    if stuck and tuning.halvings == RULES.max_halvings:
-        raise FloatingPointError(
-            f"step_size: none found; {tuning}: of chain {stuck[0]} hardly a step is accepted. "
-            "Give a step_size, rescale the parameters (metric=), or start elsewhere"
+def _say_what_is_stuck(run: Run) -> None:
+    """Warn of chains whose draws accept less than a tenth of what their step was chosen for."""
+    measured = {} if run.tuning is None else run.tuning.measured or {}
+    if run.info.acceptance is None or "acceptance" not in measured or run.num_samples < FEWEST:
+        return
+    shares = np.mean(run.info.acceptance, axis=1)
+    stuck = np.flatnonzero(shares < measured["acceptance"] / 10).tolist()
+    if stuck:
+        warnings.warn(
+            f"sample: chains {stuck} are stuck: hardly a step is accepted, of a step_size that was "
+            f"chosen for {measured['acceptance']:.2g}. Give a shorter one, a longer num_burnin, or "
+            "start elsewhere",
+            UserWarning,
+            stacklevel=3,
         )
-    return (early or bool(stuck)) and tuning.halvings < RULES.max_halvings
-
-
-def _stuck(tuning: Tuning, run: Run) -> list[int]:
-    """Chains that accept less than a tenth of what their step was chosen for."""
-    acceptance = run.info.acceptance
-    if (
-        "acceptance" not in (tuning.measured or {})
-        or acceptance is None
-        or run.num_samples < FEWEST
-    ):
-        return []
-    shares = np.mean(acceptance, axis=1)
-    return [int(c) for c in np.flatnonzero(shares < tuning.measured["acceptance"] / 10)]  # type: ignore[index]
