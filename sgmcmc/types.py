@@ -133,6 +133,9 @@ class Info(NamedTuple):
         acceptance: () acceptance probability of exact samplers, None elsewhere.
         clipped: () share of coordinates whose gradient noise was too large to be taken off
             the injected noise (`sghmc(noise_estimate=…)`), None elsewhere.
+        thermostat: () ξ of `sgnht` as the step began, in 1/time, None elsewhere.
+        metric_min, metric_max: () the least and the largest G of a metric that changes with the
+            position (`psgld`), None elsewhere.
         elapsed: () physical time since the end of the burn-in; the loop fills it in.
     """
 
@@ -145,6 +148,9 @@ class Info(NamedTuple):
     finite: Bool[Array, ""]
     acceptance: Float[Array, ""] | None = None
     clipped: Float[Array, ""] | None = None
+    thermostat: Float[Array, ""] | None = None
+    metric_min: Float[Array, ""] | None = None
+    metric_max: Float[Array, ""] | None = None
     elapsed: Float[Array, ""] | None = None
 
 

@@ -131,7 +131,9 @@ class AbstractCorrectedKernel(AbstractDynamics):
         blocks = self._blocks(batch)
         dt, weight, clock = self.clock.tick(state.clock)
         count = state.clock.count
-        pace = Pace(dt, self.friction(count), self.temperature(count), self.metric, self.clock)
+        pace = Pace(
+            dt, self.friction(count), self.temperature(count), self.metric, self.clock, count
+        )
         proposal = self.propose(noise.normals, state, pace, blocks)
         energy = self._energy(proposal.position, blocks.data)
         change = energy - state.extra + proposal.work

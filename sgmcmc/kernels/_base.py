@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -126,6 +126,16 @@ class AbstractKernel(eqx.Module):
     def step(self, rng_key: Key, state: State, batch: PyTree = None) -> tuple[State, Info]:
         """`drive(draw(rng_key, state), state, batch)`."""
         return self.drive(self.draw(rng_key, state), state, batch)
+
+    def for_burnin(self, num_burnin: int) -> Self:
+        """The kernel for a run whose first `num_burnin` steps are no draws; itself by default.
+
+        `sample` asks for it. One that finds a number of its own in the burn-in (`sgnht`'s friction,
+        the variance of `sghmc`'s gradients) keeps as array leaves when that begins and ends. In a
+        loop of your own call it yourself: without it such numbers start as they do at step 0 of
+        a run without burn-in.
+        """
+        return self
 
     def refresh(self, state: State, data: PyTree) -> State:
         """Recompute what depends on all data (a snapshot's gradient), at the state's position.

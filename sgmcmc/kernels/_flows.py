@@ -14,7 +14,7 @@ thermostat's O in `_sgnht`, E, M and F, which are no exact flows but steps of th
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class Pace(NamedTuple):
         temperature: () T.
         metric: the kernel's metric.
         clock: the kernel's clock, for the letter that is an adaptive clock's flow.
+        count: () int32, steps made so far.
     """
 
     dt: Array
@@ -45,6 +46,7 @@ class Pace(NamedTuple):
     temperature: Array
     metric: Any
     clock: AbstractClock
+    count: Array
 
 
 class Phase(NamedTuple):
@@ -139,6 +141,10 @@ class AbstractFlow(eqx.Module):
             key: consumed.
         """
         return {}
+
+    def for_burnin(self, num_burnin: int) -> Self:
+        """The flow for a run of so many steps of burn-in; itself unless it finds a number there."""
+        return self
 
     def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
         """{field of `Info`: value} set by this flow, from the phase in which the step began."""

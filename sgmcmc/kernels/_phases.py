@@ -15,7 +15,11 @@ from sgmcmc import noise as noises
 from sgmcmc.kernels._base import AbstractDynamics
 from sgmcmc.kernels._flows import Pace, Phase
 from sgmcmc.metrics._base import AbstractPreconditioner
+from sgmcmc.metrics._position_dependent import typical_square
 from sgmcmc.types import Array, Batch, Info, Key, PyTree, State, as_batch
+
+# Examples that a preconditioner's first memory is measured on.
+MEASURED = 256
 
 
 class AbstractPhaseKernel(AbstractDynamics):
@@ -79,8 +83,25 @@ class AbstractPhaseKernel(AbstractDynamics):
         extra = self.first_extra(position, friction, extra_key)
         memory: PyTree = ()
         if isinstance(self.metric, AbstractPreconditioner):
-            memory = self.metric.init(position)
+            memory = self.first_memory(self.metric, position, data, momentum_key)
         return State(position, momentum, estimator, memory, clock, extra)
+
+    def first_memory(
+        self, metric: AbstractPreconditioner, position: PyTree, data: PyTree, key: Key
+    ) -> PyTree:
+        """The preconditioner's first memory; `data` all of them, or one batch's, or None.
+
+        The curvature is that of 256 examples, evenly spread over the data.
+        """
+        if self.posterior.has_data and data is None:
+            return metric.init(position)
+        batch = None
+        if self.posterior.has_data:
+            apart = -(-trees.leading_axis(data) // MEASURED)
+            batch = Batch(jax.tree.map(lambda x: x[::apart], data))
+        gradient = lambda x: self.posterior.potential_and_gradient(x, batch)[1]  # noqa: E731
+        temperature = self.temperature(jnp.zeros((), jnp.int32))
+        return metric.begin(position, lambda: typical_square(gradient, position, temperature, key))
 
     def draw(self, rng_key: Key, state: State) -> Array:
         """(rows, d) floats under `noise="gaussian"`, uint32 words under "fast"."""
@@ -119,6 +140,11 @@ class AbstractPhaseKernel(AbstractDynamics):
             finite=jnp.isfinite(after.energy) & jnp.isfinite(norm) & jnp.isfinite(kinetic),
         )
         info = info._replace(**self.reports(self.begin(state), self.pace(state)))
+        if isinstance(self.metric, AbstractPreconditioner):
+            scale = jax.tree.leaves(self.metric.scale(state.position, after.metric))
+            if scale:
+                least, most = (jnp.stack([f(x) for x in scale]) for f in (jnp.min, jnp.max))
+                info = info._replace(metric_min=jnp.min(least), metric_max=jnp.max(most))
         following = State(
             after.position, after.momentum, after.estimator, after.metric, clock, after.extra
         )
@@ -134,7 +160,7 @@ class AbstractPhaseKernel(AbstractDynamics):
         dt, _, _ = self.clock.tick(state.clock)
         count = state.clock.count
         friction = jnp.zeros_like(dt) if self.friction is None else self.friction(count)
-        return Pace(dt, friction, self.temperature(count), self.metric, self.clock)
+        return Pace(dt, friction, self.temperature(count), self.metric, self.clock, count)
 
     def begin(self, state: State) -> Phase:
         """The `Phase` of a state; gradient () and energy 0 until the first evaluation."""

@@ -18,8 +18,9 @@ memory). Only what has T in its law changes with it:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -122,6 +123,10 @@ class ReplicaExchange(AbstractKernel):
     def numbers(self) -> dict[str, Any]:
         """Those of the kernel, at the cold replica's temperature."""
         return {**self.inner.numbers(), "temperature": shown(Constant(self.temperatures[0]))}
+
+    def for_burnin(self, num_burnin: int) -> Self:
+        inner = self.inner.for_burnin(num_burnin * self.swap_every)
+        return dataclasses.replace(self, inner=inner)
 
     def recorded(self, position: PyTree) -> PyTree:
         """A position as `Info.position` shows it: with a leading axis R under record="all"."""
@@ -237,6 +242,9 @@ class ReplicaExchange(AbstractKernel):
         count = state.clock.count + 1
         following = self._state(count, Replicas(states, swapped))
         report = self._report(following, info, measured.energies[partner[0]], factor)
+        # ξ belongs to a temperature: that of the replica which was the cold one in this step.
+        cold = jax.tree.map(lambda x: x[order[0]], info.thermostat)
+        report = report._replace(thermostat=cold)
         return following, report._replace(time=elapsed + info.time[0], acceptance=acceptance)
 
     def _batch(self, batch: PyTree, i: Array | int) -> PyTree:

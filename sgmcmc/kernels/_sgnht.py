@@ -12,13 +12,21 @@ momentum r of `sgmcmc.metrics` the two letters that belong to it are
 
     D   ξ += (t/μ) (rᵀr − dT)
     O   r ← e^{−ξt} r + √(2AT t φ(−2ξt)) R,   φ(y) = (e^y − 1)/y.
+
+**The start.** A fall by ΔU nats drives ξ to about √(2ΔU/d). From there it comes back at the rate
+T/μ · d at most, and until it has the momentum is as cold as AT/ξ: for as long as √(2ΔU/d) units
+of time, tens of thousands of steps. And where noise asks for a large ξ̄ it takes ξ̄/T units of
+time to settle about it. So in a burn-in (`Search`) ξ is held first, until the fall is over, then
+sought, and only then free.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
+import equinox as eqx
 import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
@@ -36,6 +44,62 @@ from sgmcmc.metrics._base import AbstractMetric
 from sgmcmc.metrics._constant import identity
 from sgmcmc.types import Array, Batches, Key, NoiseKind, PyTree
 
+# Of a burn-in: the share in which ξ is held, and that in which it is sought.
+HELD, SOUGHT = 0.4, 0.4
+# What of the energy of a fall is left after the held steps: e^−20 = 2e-9, of a million nats 2e-3;
+# and the most friction for it, per step.
+FALLS, STEEPEST = 20.0, 0.1
+# Steps that the search remembers, the most that it takes for T_kin/T, and the longest step in 1/ξ.
+MEMORY, HOTTEST, THICKEST = 50.0, 10.0, 10.0
+
+
+class Search(eqx.Module):
+    """How a burn-in finds ξ: held below step `held`, sought below step `found`, then free.
+
+    Until then A is A' = max(A, min(20/held, 1/10)/h) in friction and noise alike, a Langevin bath
+    that takes e^{−20} of what a fall brings while ξ is held. The excess ξ − A, which gradient noise
+    asks for, is sought by its own equation, T_kin ∝ 1/(A' + ξ − A), with a gain per step in the
+    place of the thermostat's per time:
+
+        ln(A' + ξ − A) += g (T_kin/T − 1),   g = 1/50, and over the second half 1/(50 + k).
+
+    Attributes:
+        held, found: () int32; 0, as outside of `sample`, for none.
+    """
+
+    held: Array
+    found: Array
+
+    def friction(self, pace: Pace) -> Array:
+        """A' while ξ is held or sought, A afterwards."""
+        steps = jnp.maximum(self.held, 1).astype(pace.dt.dtype)
+        bath = jnp.minimum(FALLS / steps, STEEPEST) / pace.dt
+        return jnp.where(pace.count < self.found, jnp.maximum(pace.friction, bath), pace.friction)
+
+    def moved(
+        self, thermostat: Array, free: Array, momentum: PyTree, t: Array, pace: Pace
+    ) -> Array:
+        """ξ and its rounding after t, `free` where it is free."""
+        added = self.friction(pace) - pace.friction
+        heat = trees.size(momentum) * pace.temperature
+        # At T = 0 there is no T_kin/T, and nothing to seek.
+        ratio = trees.dot(momentum, momentum) / jnp.where(heat > 0, heat, 1.0)
+        excess = jnp.where(heat > 0, jnp.minimum(ratio, HOTTEST) - 1, 0.0)
+        late = jnp.maximum(pace.count - (self.held + self.found) // 2, 0)
+        gain = t / pace.dt / (MEMORY + late)
+        least = pace.friction + added
+        total = (thermostat[0] + added) * jnp.exp(gain * excess)
+        sought = jnp.clip(total, least, least + THICKEST / pace.dt) - added
+        pair = jnp.stack([sought.astype(thermostat.dtype), jnp.zeros_like(thermostat[1])])
+        later = jnp.where(pace.count < self.found, pair, free)
+        return jnp.where(pace.count < self.held, thermostat, later)
+
+
+def search(num_burnin: int) -> Search:
+    """That of a burn-in of so many steps; of 0: none."""
+    held = int(HELD * num_burnin)
+    return Search(*(jnp.asarray(n, jnp.int32) for n in (held, held + int(SOUGHT * num_burnin))))
+
 
 class ThermostatDrift(AbstractFlow):
     """D: ξ += (t/μ) (rᵀr − dT); `State.extra["thermostat"]` is ξ and what rounding took from it.
@@ -46,6 +110,7 @@ class ThermostatDrift(AbstractFlow):
     """
 
     mass: Array | None
+    search: Search = eqx.field(default_factory=lambda: search(0))
 
     letter: ClassVar[str] = "D"
     purpose: ClassVar[str] = "the thermostat does nothing"
@@ -66,11 +131,24 @@ class ThermostatDrift(AbstractFlow):
         moved = thermostat_drift(
             phase.extra["thermostat"], phase.momentum, t, divisor, pace.temperature
         )
+        moved = self.search.moved(phase.extra["thermostat"], moved, phase.momentum, t, pace)
         return phase._replace(extra={**phase.extra, "thermostat": moved})
+
+    def for_burnin(self, num_burnin: int) -> Self:
+        return dataclasses.replace(self, search=search(num_burnin))
+
+    def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
+        """`thermostat`: ξ, with which the step began."""
+        return {"thermostat": phase.extra["thermostat"][0]}
 
 
 class ThermostatFriction(AbstractFlow):
-    """O: r ← e^{−ξt} r + √(2AT t φ(−2ξt)) R, with D's ξ in the friction's place."""
+    """O: r ← e^{−ξt} r + √(2AT t φ(−2ξt)) R, with D's ξ in the friction's place.
+
+    In a burn-in with A' in the place of A, and ξ + A' − A in that of ξ.
+    """
+
+    search: Search = eqx.field(default_factory=lambda: search(0))
 
     letter: ClassVar[str] = "O"
     normals: ClassVar[int] = 1
@@ -79,11 +157,15 @@ class ThermostatFriction(AbstractFlow):
 
     def apply(self, phase: Phase, t: Array, rows: Array, pace: Pace) -> Phase:
         normals = noises.to_tree(rows[0], phase.position)
-        diffusion = pace.friction * pace.temperature
+        friction = self.search.friction(pace)
+        total = phase.extra["thermostat"][0] + (friction - pace.friction)
         momentum = thermostat_friction(
-            phase.momentum, normals, t, phase.extra["thermostat"][0], diffusion
+            phase.momentum, normals, t, total, friction * pace.temperature
         )
         return phase._replace(momentum=momentum)
+
+    def for_burnin(self, num_burnin: int) -> Self:
+        return dataclasses.replace(self, search=search(num_burnin))
 
 
 def thermostat_drift(

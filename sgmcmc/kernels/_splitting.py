@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Self
 
 import equinox as eqx
 import jax
@@ -72,6 +74,10 @@ class SplittingKernel(AbstractPhaseKernel):
     @property
     def pending_kick(self) -> float:
         return pending_kick(self.word)
+
+    def for_burnin(self, num_burnin: int) -> Self:
+        flows = {letter: flow.for_burnin(num_burnin) for letter, flow in self.flows.items()}
+        return dataclasses.replace(self, flows=flows)
 
     def first_extra(self, position: PyTree, friction: Array, key: Key) -> dict[str, PyTree]:
         """{name: memory} of all flows, at the start."""

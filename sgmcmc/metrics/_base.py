@@ -54,6 +54,23 @@ class AbstractPreconditioner(eqx.Module):
         """The first memory, kept in `State.metric`; () (default) without one."""
         return ()
 
+    def begin(self, position: PyTree, square: Callable[[], PyTree]) -> PyTree:
+        """The first memory of a chain that begins at `position`; default `init(position)`.
+
+        Args:
+            position: θ.
+            square: () -> about what E[g²] is in each coordinate once the chain is stationary, by
+                U's curvature at `position`: a pytree like it. Some Hessian-vector products.
+        """
+        return self.init(position)
+
+    def scale(self, position: PyTree, memory: PyTree) -> PyTree | None:
+        """The G with which a step left `position`, `memory` what `evaluate` returned there.
+
+        For `Info.metric_min` and `Info.metric_max`; None (default): not reported.
+        """
+        return None
+
     @abstractmethod
     def evaluate(
         self,

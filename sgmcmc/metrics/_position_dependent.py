@@ -25,6 +25,9 @@ from sgmcmc.types import Array, PyTree
 # Unit vectors that are pushed through at a time.
 BLOCK = 32
 
+# Products with the Hessian for V's first value.
+PROBES = 4
+
 
 class PositionDependent(AbstractPreconditioner):
     """G_i = function(θ)_i."""
@@ -36,6 +39,9 @@ class PositionDependent(AbstractPreconditioner):
         """Raise a ValueError unless `function(position)` looks like `position`."""
         shape = jax.eval_shape(self.function, position)
         checks.require_same_structure(shape, position, "metric", "the parameters")
+
+    def scale(self, position: PyTree, memory: PyTree) -> PyTree:
+        return self.function(position)
 
     def evaluate(
         self,
@@ -51,7 +57,10 @@ class PositionDependent(AbstractPreconditioner):
 
 
 class RMSPropMemory(NamedTuple):
-    """V, a pytree like θ in float32 at least, and () int32 the gradients in it."""
+    """V, a pytree like θ in float32 at least, and () int32 the gradients in it.
+
+    Before the first gradient V is the least that it may begin with.
+    """
 
     square: PyTree
     steps: Array
@@ -69,6 +78,16 @@ class RMSProp(AbstractPreconditioner):
         wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
         return RMSPropMemory(jax.tree.map(wide, position), jnp.zeros((), jnp.int32))
 
+    def begin(self, position: PyTree, square: Callable[[], PyTree]) -> RMSPropMemory:
+        memory = self.init(position)
+        found = jax.tree.map(lambda v, like: v.astype(like.dtype), square(), memory.square)
+        return memory._replace(square=found)
+
+    def scale(self, position: PyTree, memory: RMSPropMemory) -> PyTree:
+        return jax.tree.map(
+            lambda v: 1 / (self.epsilon.astype(v.dtype) + jnp.sqrt(v)), memory.square
+        )
+
     def evaluate(
         self,
         gradient_at: Callable[[PyTree], PyTree],
@@ -76,33 +95,69 @@ class RMSProp(AbstractPreconditioner):
         gradient: PyTree,
         memory: RMSPropMemory,
     ) -> tuple[PyTree, PyTree, RMSPropMemory]:
-        # V begins with the first gradient: from 0 the first steps would be far too long.
-        fresh = jnp.where(memory.steps == 0, 1.0, 1 - self.decay)
+        # V begins with the first gradient, or with what the curvature says that it will be where
+        # that is more: with V near 0 the first steps would be far too long.
+        first = memory.steps == 0
+        fresh = jnp.where(first, 1.0, 1 - self.decay)
         if self.freeze_after is not None:
             fresh = jnp.where(memory.steps < self.freeze_after, fresh, 0.0)
 
         def average(v: Array, g: Array) -> Array:
-            share = fresh.astype(v.dtype)
-            return (1 - share) * v + share * g.astype(v.dtype) ** 2
+            share, new = fresh.astype(v.dtype), g.astype(v.dtype) ** 2
+            return jnp.where(first, jnp.maximum(v, new), (1 - share) * v + share * new)
 
         square = jax.tree.map(average, memory.square, gradient)
-        scale = jax.tree.map(lambda v: 1 / (self.epsilon.astype(v.dtype) + jnp.sqrt(v)), square)
         following = RMSPropMemory(square, memory.steps + 1)
+        scale = self.scale(position, following)
         if not self.gamma:
             return scale, trees.zeros_like(scale), following
         hessian = jacobian_diagonal(gradient_at, position)
         # V may begin near 0 by chance, and a Γ of order 1/V would throw the chain away.
         filled = (memory.steps + 1) * (1 - self.decay) >= 0.999
 
-        def divergence(v: Array, s: Array, g: Array, slope: Array) -> Array:
+        def divergence(v: Array, s: Array, g: Array, slope: Array, before: Array) -> Array:
             root = jnp.sqrt(v)
             # |g| ≤ √(V/share): where V vanishes so does g, and the ratio's limit is bounded.
             ratio = g.astype(v.dtype) / jnp.where(root > 0, root, 1.0)
             gamma = -fresh.astype(v.dtype) * ratio * slope.astype(v.dtype) * s**2
-            return jnp.where(filled, gamma, 0)
+            # G does not know of this gradient where V begins with more than its square.
+            return jnp.where(filled & ~(first & (v <= before)), gamma, 0)
 
-        gamma = jax.tree.map(divergence, square, scale, gradient, hessian)
+        gamma = jax.tree.map(divergence, square, scale, gradient, hessian, memory.square)
         return scale, gamma, following
+
+
+def typical_square(
+    gradient_at: Callable[[PyTree], PyTree], position: PyTree, temperature: Array, key: Array
+) -> PyTree:
+    """About E[g²] of a chain about `position`, like it: T ‖H_i‖, H_i the Hessian's ith row.
+
+    On a Gaussian E[g gᵀ] is T H, so that T H_ii would do at a mode. A row's norm is at least
+    that, and not 0 where a coordinate is felt through others alone, as all of a network's are
+    below a last layer of zeros. By products with random signs z, E (Hz)_i² = ‖H_i‖²; where even
+    that is 0, the mean over all coordinates.
+    """
+    leaves, structure = jax.tree.flatten(position)
+
+    def probe(key: Array) -> PyTree:
+        keys = jax.random.split(key, len(leaves))
+        signs = [
+            jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
+        ]
+        vector = jax.tree.unflatten(structure, signs)
+        # Backwards over backwards: a likelihood with a gradient of its own may have no other.
+        return jax.grad(lambda x: trees.dot(gradient_at(x), vector))(position)
+
+    products = jax.lax.map(probe, jax.random.split(key, PROBES))
+
+    def norm(x: Array) -> Array:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        rows = jnp.sqrt(jnp.mean(wide**2, axis=0))
+        return temperature.astype(rows.dtype) * jnp.where(jnp.isfinite(rows), rows, 0)
+
+    square = jax.tree.map(norm, products)
+    mean = sum(jnp.sum(v) for v in jax.tree.leaves(square)) / trees.size(position)
+    return jax.tree.map(lambda v: jnp.where(v > 0, v, mean.astype(v.dtype)), square)
 
 
 def jacobian_diagonal(function: Callable[[PyTree], PyTree], position: PyTree) -> PyTree:

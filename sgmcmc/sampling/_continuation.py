@@ -101,7 +101,7 @@ class Saved(AbstractContinuation):
         saved, config = self.contents, run.config
         if given.kernel is None:
             raise ValueError("kernel: got None; a loaded run needs the kernel that made it")
-        kernel = with_step(given.kernel, run.tuning)
+        kernel = with_step(given.kernel, run.tuning).for_burnin(config["num_burnin"])
         if describe.fingerprint(kernel) != saved.fingerprint:
             raise ValueError("kernel: its numbers or sub-steps are not those that made this run")
         params = given.params
@@ -151,8 +151,8 @@ def prepare(request: Request, tuning: Tuning | None = None) -> Live:
     request = request.checked()
     settings = request.settings
     start = placed(
-        request.key, request.kernel, request.params, request.data, request.batch_size,
-        request.stream, settings.num_chains,
+        request.key, request.kernel.for_burnin(settings.num_burnin), request.params, request.data,
+        request.batch_size, request.stream, settings.num_chains,
     )  # fmt: skip
     sizes = (0, 0) if start.data is None else (trees.leading_axis(start.data), start.batch_size)
     warn_of_places(start.stream, start.kernel.traits, sizes, settings.thinning)

@@ -72,6 +72,9 @@ class Begun(AbstractPreconditioner):
     def init(self, position: PyTree) -> PyTree:
         return self.memory
 
+    def scale(self, position: PyTree, memory: PyTree) -> PyTree | None:
+        return self.metric.scale(position, memory)
+
     def evaluate(self, *arguments: Any) -> tuple[PyTree, PyTree, PyTree]:
         return self.metric.evaluate(*arguments)
 

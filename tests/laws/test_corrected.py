@@ -163,8 +163,9 @@ def test_blocks_join(sampler):
         energies = [-kernel.posterior.log_density(p, data) for p in (position, x)]
         state = kernel.init(position, jax.random.key(0), data)._replace(momentum=momentum)
         pace = Pace(
-            jnp.asarray(0.3), jnp.asarray(friction), jnp.asarray(1.0), kernel.metric, kernel.clock
-        )
+            jnp.asarray(0.3), jnp.asarray(friction), jnp.asarray(1.0), kernel.metric, kernel.clock,
+            state.clock.count,
+        )  # fmt: skip
         work = kernel.propose(normals, state, pace, given).work
         ratio = float(energies[0] - energies[1] - work)
         np.testing.assert_allclose(info.acceptance, np.exp(min(0, ratio)), rtol=1e-12)
