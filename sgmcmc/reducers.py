@@ -6,6 +6,10 @@ A reducer is a pytree with three functions:
 
 `update` sees one draw of one chain and its weight; `result` sees the states of all chains
 with a leading axis, and pools numerators and denominators before it divides.
+
+Sums and running means are held in two numbers, of which the second is what rounding has taken from
+the first: in float32 a mean that is 10⁵ standard deviations from 0 stands still after a hundred
+draws, and a sum of ones after 2²⁴.
 """
 
 from __future__ import annotations
@@ -47,12 +51,29 @@ class Reducer(Protocol):
         ...
 
 
-class _Moments(NamedTuple):
-    """Sum of weights, weighted mean, and weighted sum of squared deviations."""
+class _Sum(NamedTuple):
+    """A running sum or mean of arrays: `value` + `rest`, the latter lost to rounding in `value`."""
 
-    weight: Array
+    value: Array
+    rest: Array
+
+    def plus(self, x: Array) -> _Sum:
+        """The sum with x, at most of the order of `value`, added to it."""
+        rest = self.rest + x
+        value = self.value + rest
+        return _Sum(value, rest - (value - self.value))
+
+    def minus_from(self, x: Array) -> Array:
+        """x − (value + rest)."""
+        return (x - self.value) - self.rest
+
+
+class _Moments(NamedTuple):
+    """Sum of weights, weighted mean, and weighted sum of squared deviations, each as a `_Sum`."""
+
+    weight: _Sum
     mean: PyTree
-    deviations: PyTree
+    deviations: _Sum | tuple[()]
 
 
 class Mean(eqx.Module):
@@ -63,18 +84,22 @@ class Mean(eqx.Module):
     def init(self, position: PyTree) -> _Moments:
         """Moments of no draw: zeros of the shape of f(position)."""
         value = self._value(position)
-        return _Moments(jnp.zeros((), trees.accumulator_dtype(value)), trees.zeros_like(value), ())
+        return _Moments(
+            _zero(jnp.zeros((), trees.accumulator_dtype(value))), jax.tree.map(_zero, value), ()
+        )
 
     def update(self, state: _Moments, position: PyTree, weight: Array) -> _Moments:
         """Moments with one more draw, of weight () ≥ 0."""
-        total = state.weight + weight.astype(state.weight.dtype)
-        share = _share(weight, total)
-        move = lambda m, v: m + share.astype(m.dtype) * (v - m)  # noqa: E731
-        return _Moments(total, jax.tree.map(move, state.mean, self._value(position)), ())
+        weight = weight.astype(state.weight.value.dtype)
+        total = state.weight.plus(weight)
+        share = _share(weight, total.value)
+        move = lambda v, m: m.plus(share.astype(v.dtype) * m.minus_from(v))  # noqa: E731
+        return _Moments(total, jax.tree.map(move, self._value(position), state.mean), ())
 
     def result(self, states: _Moments) -> PyTree:
         """The mean of f(θ) over the draws of all chains."""
-        return _pooled_mean(states)
+        pool = lambda m: _pooled(m, states.weight)[0]  # noqa: E731
+        return jax.tree.map(pool, states.mean, is_leaf=lambda m: isinstance(m, _Sum))
 
     def _value(self, position: PyTree) -> PyTree:
         value = position if self.function is None else self.function(position)
@@ -92,26 +117,30 @@ class Covariance(eqx.Module):
         value = self._value(position)
         d = value.shape[0]
         deviations = jnp.zeros((d,) if self.diagonal else (d, d), value.dtype)
-        return _Moments(jnp.zeros((), value.dtype), jnp.zeros_like(value), deviations)
+        return _Moments(_zero(jnp.zeros((), value.dtype)), _zero(value), _zero(deviations))
 
     def update(self, state: _Moments, position: PyTree, weight: Array) -> _Moments:
         """Moments with one more draw, of weight () ≥ 0."""
         # West (1979): stable, and independent of where chunks end.
-        value, weight = self._value(position), weight.astype(state.weight.dtype)
-        total = state.weight + weight
-        before = value - state.mean
-        mean = state.mean + _share(weight, total) * before
-        after = value - mean
+        value, weight = self._value(position), weight.astype(state.weight.value.dtype)
+        total = state.weight.plus(weight)
+        before = state.mean.minus_from(value)
+        mean = state.mean.plus(_share(weight, total.value) * before)
+        after = mean.minus_from(value)
         product = before * after if self.diagonal else jnp.outer(before, after)
-        return _Moments(total, mean, state.deviations + weight * product)
+        assert isinstance(state.deviations, _Sum)
+        return _Moments(total, mean, state.deviations.plus(weight * product))
 
     def result(self, states: _Moments) -> tuple[Array, Array]:
         """The mean (d,), and the covariance (d, d) or, if `diagonal`, the variances (d,)."""
-        mean, total = _pooled_mean(states), jnp.sum(states.weight)
-        offset = states.mean - mean
+        mean, offset, share = _pooled(states.mean, states.weight)
         between = offset**2 if self.diagonal else jnp.einsum("ci,cj->cij", offset, offset)
-        weight = states.weight.reshape(-1, *(1,) * (between.ndim - 1))
-        return mean, jnp.sum(states.deviations + weight * between, axis=0) / total
+        wide = lambda x: x.reshape(-1, *(1,) * (between.ndim - 1))  # noqa: E731
+        assert isinstance(states.deviations, _Sum)
+        deviations = states.deviations.value + states.deviations.rest
+        total = wide(states.weight.value + states.weight.rest)
+        within = deviations / jnp.where(total > 0, total, 1)
+        return mean, jnp.sum(wide(share) * (within + between), axis=0)
 
     def _value(self, position: PyTree) -> Array:
         value = ravel_pytree(position if self.function is None else self.function(position))[0]
@@ -180,14 +209,20 @@ def _share(weight: Array, total: Array) -> Array:
     return jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), 0).astype(total.dtype)
 
 
-def _pooled_mean(states: _Moments) -> PyTree:
-    total = jnp.sum(states.weight)
+def _zero(value: Array) -> _Sum:
+    return _Sum(jnp.zeros_like(value), jnp.zeros_like(value))
 
-    def pool(means: Array) -> Array:
-        weight = states.weight.reshape(-1, *(1,) * (means.ndim - 1)).astype(means.dtype)
-        return jnp.sum(weight * means, axis=0) / total.astype(means.dtype)
 
-    return jax.tree.map(pool, states.mean)
+def _pooled(means: _Sum, weights: _Sum) -> tuple[Array, Array, Array]:
+    """Of chains' means and sums of weights: the mean, each chain's distance from it, each's share.
+
+    What is summed are distances from the first chain's mean, which keep their digits.
+    """
+    total = (weights.value + weights.rest).astype(means.value.dtype)
+    share = total / jnp.sum(total)
+    apart = (means.value - means.value[0]) + means.rest
+    move = jnp.sum(share.reshape(-1, *(1,) * (apart.ndim - 1)) * apart, axis=0)
+    return means.value[0] + move, apart - move, share
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,12 @@ under the localised posterior. The gradient comes from L steps of that kernel, b
 
     y ← kernel(y),   μ ← (1 − a) μ + a y,   begun at y = μ = x;     ∇F ≈ −γ (x − μ)
 
+With a = None μ is Σ w y/Σ w, w the physical time of a step over the nominal one. Of a running mean
+w has two parts: the share h_k/h_0 of a schedule multiplies a, and the a's of all points and of x
+are divided by their sum; an adaptive clock's ψ goes with y itself, which enters as
+x + (ψ/ψ̄) (y − x), ψ̄ the mean of ψ so far. (Divided by the ψ of the last 1/a steps it would be a
+mean over steps, not over time.) With w = 1 both are what stands above.
+
 Entropy-SGD climbs F (Chaudhari et al., arXiv 1611.01838, eqs 2 to 5). Its f is the mean loss,
 which is `Posterior(…).with_likelihood_power(1 / N)` without a prior.
 `sgmcmc.convert.entropy_sgd` has the numbers of its three published forms.
@@ -27,8 +33,9 @@ from sgmcmc import _tree as trees
 from sgmcmc import noise
 from sgmcmc._checks import check_range, positive
 from sgmcmc._schedule import Rate, ScalarOrSchedule, as_rate
+from sgmcmc.clocks._base import nominal
 from sgmcmc.kernels._base import AbstractDynamics, require_kernel
-from sgmcmc.types import Array, Key, PyTree, State
+from sgmcmc.types import Array, Info, Key, PyTree, State
 
 
 class LocalGradient(NamedTuple):
@@ -63,13 +70,28 @@ class LocalValue(NamedTuple):
     effective_samples: Array
 
 
+class _Average(NamedTuple):
+    """The mean μ of the inner loop.
+
+    Attributes:
+        mean: μ.
+        total: () of the weights: their sum for a plain mean; for a running one the running mean of
+            s, 0 as long as nothing has weight.
+        pace: () sum of ψ, and () how many were summed; of an adaptive clock's running mean only.
+    """
+
+    mean: PyTree
+    total: Array
+    pace: tuple[Array, Array]
+
+
 class LocalEntropy(eqx.Module):
     """F and ∇F; made by `local_entropy`. A pytree: its numbers are leaves.
 
     Attributes:
         kernel: of the inner steps.
         precision: γ, a number or a schedule of the outer step.
-        averaging: weight of the *new* inner point; None: the plain mean.
+        averaging: weight of the *new* inner point; None: the mean of all L.
         num_steps: L, inner steps that are averaged.
         num_burnin: inner steps before.
     """
@@ -107,20 +129,25 @@ class LocalEntropy(eqx.Module):
         kernel = self.about(params, precision)
         begin_key, step_key = jax.random.split(key)
         state = kernel.init(params, begin_key)
-        carry = (state, self.start(params), jnp.asarray(True))
+        start = self.start(params)
+        zero = jnp.zeros(())
+        carry = (state, _Average(start, zero, (zero, zero)), jnp.asarray(True))
 
         def inner(
-            carry: tuple[State, PyTree, Array], given: tuple[Array, PyTree]
-        ) -> tuple[tuple[State, PyTree, Array], Array]:
-            state, mean, finite = carry
+            carry: tuple[State, _Average, Array], given: tuple[Array, PyTree]
+        ) -> tuple[tuple[State, _Average, Array], Array]:
+            state, average, finite = carry
             t, batch = given
+            scheduled = nominal(kernel.clock.step_size, state.clock.count)[1]
             state, info = kernel.step(jax.random.fold_in(step_key, t), state, batch)
-            weight = self._weight(t)
-            move = lambda m, y: m + weight.astype(m.dtype) * (y - m)  # noqa: E731
-            mean = jax.tree.map(move, mean, info.position)
-            return (state, mean, finite & info.finite), info.energy
+            counts = t >= self.num_burnin
+            average = self._averaged(average, params, info, scheduled, counts)
+            return (state, average, finite & info.finite), info.energy
 
-        (state, mean, finite), energies = jax.lax.scan(inner, carry, (jnp.arange(length), batches))
+        (state, average, finite), energies = jax.lax.scan(
+            inner, carry, (jnp.arange(length), batches)
+        )
+        mean = average.mean
         pull = lambda x, m: -precision.astype(m.dtype) * (x - m)  # noqa: E731
         gradient = jax.tree.map(pull, params, mean)
         return LocalGradient(gradient, mean, state.position, finite, energies[-1])
@@ -181,12 +208,43 @@ class LocalEntropy(eqx.Module):
         """Where the average begins: at x, of which L steps of weight a leave (1 − a)^L."""
         return jax.tree.map(jnp.asarray, params)
 
-    def _weight(self, t: Array) -> Array:
-        """The weight of step t in the average: 0 in the burn-in, then a, or 1/k for the kth."""
-        made = t - self.num_burnin
+    def _averaged(
+        self, average: _Average, center: PyTree, info: Info, scheduled: Array, counts: Array
+    ) -> _Average:
+        """The mean with one more inner step, or as it was where the step does not count.
+
+        `scheduled` is s, () the weight that the schedule of an adaptive clock alone gives.
+        """
+        dtype = average.total.dtype
+        weight = jnp.where(counts, info.weight, 0).astype(dtype)
         if self.averaging is None:
-            return jnp.where(made < 0, 0.0, 1.0 / jnp.maximum(made + 1, 1))
-        return jnp.where(made < 0, 0.0, self.averaging)
+            total = average.total + weight
+            mean = _moved(average.mean, _share(weight, total), info.position)
+            return average._replace(mean=mean, total=total)
+        position, pace = info.position, average.pace
+        if self.kernel.clock.adaptive:
+            factor = weight / scheduled
+            weight = jnp.where(counts, scheduled, 0).astype(dtype)
+            pace = (pace[0] + factor, pace[1] + counts)
+            excess = _share(factor * pace[1], pace[0]) - 1
+            apart = lambda y, x: y + excess.astype(y.dtype) * (y - x)  # noqa: E731
+            position = jax.tree.map(apart, position, center)
+        # x weighs as much as the first point that has a weight.
+        before = jnp.where(average.total > 0, average.total, weight)
+        total = jnp.where(counts, before + self.averaging * (weight - before), average.total)
+        share = _share(self.averaging * weight, total)
+        return _Average(_moved(average.mean, share, position), total, pace)
+
+
+def _share(part: Array, total: Array) -> Array:
+    """part/total, 0 as long as the total is."""
+    return jnp.where(total > 0, part / jnp.where(total > 0, total, 1), 0)
+
+
+def _moved(mean: PyTree, share: Array, position: PyTree) -> PyTree:
+    """μ + share (y − μ)."""
+    move = lambda m, y: m + share.astype(m.dtype) * (y - m)  # noqa: E731
+    return jax.tree.map(move, mean, position)
 
 
 def local_entropy(
@@ -206,7 +264,9 @@ def local_entropy(
         precision: γ > 0, in 1/units²; a number, or a schedule of the outer step (`scoping`).
         num_steps: L ≥ 1, the inner steps that are averaged. Each costs a step of `kernel`.
         averaging: a in (0, 1], the weight of the *new* point, μ ← (1 − a) μ + a y; default
-            0.25. None: the plain mean of the L points, x not among them.
+            0.25. None: the mean of the L points, x not among them. Points count by the physical
+            time of their steps, which a clock or a schedule varies; μ of a few steps of an
+            adaptive clock is right on average alone.
         num_burnin: inner steps before the average begins, ≥ 0.
 
     Returns:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range
 from sgmcmc.types import Array, PyTree
 
@@ -36,11 +37,14 @@ class AverageState(NamedTuple):
         average: what to evaluate, float32 at least; the last parameters while `number` is 0.
         number: () int32, how many parameters it is the mean of.
         step: () int32, steps made.
+        rest: what rounding has taken from `average`; the mean of many parameters far from 0 would
+            stand still without.
     """
 
     average: PyTree
     number: Array
     step: Array
+    rest: PyTree
 
     @property
     def to_evaluate(self) -> PyTree:
@@ -78,7 +82,8 @@ def weight_average(start: int, period: int) -> optax.GradientTransformation:
 
 def _init(params: PyTree) -> AverageState:
     checks.require_floating(params, "params")
-    return AverageState(jax.tree.map(_wide, params), jnp.int32(0), jnp.int32(0))
+    average = jax.tree.map(_wide, params)
+    return AverageState(average, jnp.int32(0), jnp.int32(0), trees.zeros_like(average))
 
 
 def _update(
@@ -92,13 +97,21 @@ def _update(
     step = state.step + 1
     taken = (step >= start) & ((step - start) % period == 0)
 
-    def move(mean: Array, x: Array) -> Array:
-        moved = mean + (x - mean) / (state.number + 1).astype(x.dtype)
+    def move(mean: Array, rest: Array, x: Array) -> tuple[Array, Array]:
+        wanted = rest + ((x - mean) - rest) / (state.number + 1).astype(x.dtype)
+        moved = mean + wanted
+        left = wanted - (moved - mean)
         # Until there is a mean it is the parameters, and so is the mean of one.
-        return jnp.where(state.number == 0, x, jnp.where(taken, moved, mean))
+        first = state.number == 0
+        return (
+            jnp.where(first, x, jnp.where(taken, moved, mean)),
+            jnp.where(first, 0, jnp.where(taken, left, rest)),
+        )
 
-    average = jax.tree.map(move, state.average, following)
-    return updates, AverageState(average, state.number + taken.astype(jnp.int32), step)
+    both = jax.tree.map(move, state.average, state.rest, following)
+    average, rest = (jax.tree.map(lambda _, b, i=i: b[i], following, both) for i in range(2))
+    number = state.number + taken.astype(jnp.int32)
+    return updates, AverageState(average, number, step, rest)
 
 
 def _wide(x: ArrayLike) -> Array:
