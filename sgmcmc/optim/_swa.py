@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range
 from sgmcmc.types import Array, PyTree
 
@@ -104,7 +105,7 @@ def _update(
 def _wide(x: ArrayLike) -> Array:
     x = jnp.asarray(x)
     # A copy: buffers of the parameters may be donated.
-    return jnp.array(x, jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.array(x, trees.common_dtype(x.dtype, jnp.float32))
 
 
 def swa_schedule(
