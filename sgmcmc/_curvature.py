@@ -130,7 +130,7 @@ def largest_curvature(
 
     leaves, structure = jax.tree.flatten(position)
     keys = jax.random.split(key, len(leaves))
-    random = [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    random = [trees.normal_like(k, x) for k, x in zip(keys, leaves, strict=True)]
     start = normalised(jax.tree.unflatten(structure, random))
     vector = jax.lax.fori_loop(0, num_steps - 1, lambda _, v: normalised(product(v)), start)
     image = product(vector)
@@ -184,18 +184,19 @@ def gradient_noise(
     def add(carry: tuple[Array, PyTree, PyTree], batch: PyTree) -> tuple[Any, Array]:
         count, mean, square = carry
         gradient = kernel.gradient(kernel.posterior, position, batch, memory)[1]
-        gradient = metric.to_momentum(gradient)
+        gradient = trees.wide(metric.to_momentum(gradient))
         away = jax.tree.map(jnp.subtract, gradient, mean)
         mean = trees.axpy(1 / (count + 1), away, mean)
         square = jax.tree.map(lambda s, a, g, m: s + a * (g - m), square, away, gradient, mean)
         return (count + 1, mean, square), trees.dot(stiffest, gradient)
 
-    zero = trees.zeros_like(position)
+    zero = trees.wide(trees.zeros_like(position))
     (count, _, square), along = jax.lax.scan(add, (jnp.zeros(()), zero, zero), batches)
     flat, unravel = ravel_pytree(square)
     noisiest = jnp.argmax(flat)
     product = whitened_hessian(kernel, position, batches)
-    directions = [stiffest, unravel(jnp.zeros_like(flat).at[noisiest].set(1))]
+    coordinate = unravel(jnp.zeros_like(flat).at[noisiest].set(1))
+    directions = [stiffest, trees.rounded(coordinate, position)]
     curvatures = [jnp.abs(trees.dot(v, product(v))) for v in directions]
     variances = jnp.var(along, ddof=1), flat[noisiest] / (count - 1)
     return Noise((variances[0], curvatures[0]), (variances[1], curvatures[1]))

@@ -20,11 +20,11 @@ from jaxtyping import Float
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_data
-from sgmcmc._tree import leading_axis, sum_over_blocks, widened
+from sgmcmc._tree import ByIdentity, leading_axis, sum_over_blocks, widened
 from sgmcmc.types import Array, Batch, PyTree, as_batch
 
 
-class Posterior(eqx.Module):
+class Posterior(ByIdentity):
     """A target density, and how minibatches estimate it.
 
     Args:
@@ -48,6 +48,7 @@ class Posterior(eqx.Module):
     likelihood_power: Array
     center: PyTree
     precision: Array | None
+    offset: Array | None
     data_size: int | None = eqx.field(static=True)
 
     def __init__(
@@ -64,7 +65,7 @@ class Posterior(eqx.Module):
         self.log_likelihood = log_likelihood
         self.log_prior = trees.as_callable(log_prior, "log_prior")
         self.likelihood_power = _power(likelihood_power)
-        self.center, self.precision = None, None
+        self.center, self.precision, self.offset = None, None, None
         self.data_size = data_size
 
     @classmethod
@@ -77,12 +78,6 @@ class Posterior(eqx.Module):
             TypeError: `log_density` is not callable.
         """
         return cls(None, trees.as_callable(log_density, "log_density"), data_size=None)
-
-    # By identity, so that `jax.jit` takes the bound methods; its numbers are arguments' leaves.
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
     @property
     def has_data(self) -> bool:
@@ -99,25 +94,46 @@ class Posterior(eqx.Module):
     def localized(self, center: PyTree, precision: float | Array) -> Posterior:
         """The posterior times N(center, 1/precision): a local posterior.
 
+        Twice over it is the product of both: about (ρ₁c₁ + ρ₂c₂)/(ρ₁ + ρ₂), with ρ₁ + ρ₂. The
+        potential is that of the posterior and all pulls.
+
         Args:
             center: c, pytree of the parameters' structure.
             precision: ρ > 0, in 1/units²: the pull is (ρ/2) ‖θ − c‖², at every temperature
                 and likelihood power.
 
         Raises:
-            TypeError, ValueError: `center` is not of floating arrays, or ρ not > 0; from the
-                first potential, `center` is not of the parameters' structure.
+            TypeError, ValueError: `center` is not of floating arrays, or not of the structure of
+                the centre before, or ρ not > 0; from the first potential, `center` is not of the
+                parameters' structure.
         """
         checks.require_floating(center, "center")
         if not isinstance(precision, jax.core.Tracer):
             fits = bool(np.all(np.isfinite(precision) & (np.asarray(precision) > 0)))
             _require(fits, "precision", precision, "a finite number > 0")
+        center, precision = jax.tree.map(jnp.asarray, center), jnp.asarray(precision, float)
+        offset = None
+        if self.precision is not None:
+            center, precision, offset = self._with_pull(center, precision)
         return eqx.tree_at(
-            lambda p: (p.center, p.precision),
+            lambda p: (p.center, p.precision, p.offset),
             self,
-            (jax.tree.map(jnp.asarray, center), jnp.asarray(precision, float)),
+            (center, precision, offset),
             is_leaf=lambda x: x is None,
         )
+
+    def _with_pull(self, center: PyTree, precision: Array) -> tuple[PyTree, Array, Array]:
+        """(centre, precision, constant) of the pull there is and another, as one quadratic."""
+        assert self.precision is not None
+        checks.require_same_structure(center, self.center, "center", "the centre before")
+        total = self.precision + precision
+        away = jax.tree.map(jnp.subtract, trees.wide(center), trees.wide(self.center))
+        middle = trees.axpy(precision / total, away, trees.wide(self.center))
+        apart = trees.dot(away, away)
+        constant = (self.precision * (precision / total)).astype(apart.dtype) / 2 * apart
+        if self.offset is not None:
+            constant = constant + self.offset.astype(constant.dtype)
+        return middle, total, constant
 
     def potential(self, params: PyTree, batch: Batch | PyTree = None) -> Float[Array, ""]:
         """U(θ) estimated from `batch`, in nats: ().
@@ -211,9 +227,16 @@ class Posterior(eqx.Module):
         if self.precision is None:
             return 0.0
         checks.require_same_structure(self.center, params, "center", "the parameters")
-        difference = jax.tree.map(jnp.subtract, params, self.center)
+        difference = jax.tree.map(_away, params, self.center)
         squares = trees.dot(difference, difference)
-        return self.precision.astype(squares.dtype) / 2 * squares
+        pull = self.precision.astype(squares.dtype) / 2 * squares
+        return pull if self.offset is None else pull + self.offset.astype(pull.dtype)
+
+
+def _away(x: Array, center: Array) -> Array:
+    """θ − c, in the wider of their dtypes."""
+    dtype = trees.common_dtype(x, center)
+    return x.astype(dtype) - center.astype(dtype)
 
 
 def _power(power: float | Array) -> Array:

@@ -13,7 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from sgmcmc.types import Array, PyTree
+from sgmcmc.types import Array, Key, PyTree
+
+
+class ByIdentity(eqx.Module):
+    """A module that is equal to itself alone, so that `jax.jit` takes its bound methods.
+
+    What is jitted is looked up by its hash, and arrays, which are fields here, have none. Under
+    `jax.jit(module.method)` the module's arrays are constants of that program.
+    """
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 ARRAYS = (jax.Array, np.ndarray, np.generic)
 
@@ -43,8 +56,13 @@ def zeros_like(tree: PyTree) -> PyTree:
 
 
 def scale(a: Array | float, x: PyTree) -> PyTree:
-    """a x, in the dtype of x."""
-    return jax.tree.map(lambda u: jnp.asarray(a).astype(u.dtype) * u, x)
+    """a x, computed in float32 at least and rounded once to the dtype of x."""
+
+    def scaled(u: Array) -> Array:
+        wide = widened(u)
+        return (jnp.asarray(a, wide.dtype) * wide).astype(u.dtype)
+
+    return jax.tree.map(scaled, x)
 
 
 def add(x: PyTree, y: PyTree) -> PyTree:
@@ -52,8 +70,13 @@ def add(x: PyTree, y: PyTree) -> PyTree:
 
 
 def axpy(a: Array | float, x: PyTree, y: PyTree) -> PyTree:
-    """y + a x leaf by leaf, in the dtype of y."""
-    return jax.tree.map(lambda u, v: v + jnp.asarray(a).astype(v.dtype) * u.astype(v.dtype), x, y)
+    """y + a x leaf by leaf, computed in float32 at least and rounded once to the dtype of y."""
+
+    def moved(u: Array, v: Array) -> Array:
+        wide = widened(v)
+        return (wide + jnp.asarray(a, wide.dtype) * u.astype(wide.dtype)).astype(v.dtype)
+
+    return jax.tree.map(moved, x, y)
 
 
 def dot(x: PyTree, y: PyTree) -> Array:
@@ -66,7 +89,19 @@ def dot(x: PyTree, y: PyTree) -> Array:
 
 def accumulator_dtype(tree: PyTree) -> jnp.dtype:
     """The widest dtype of the leaves, float32 at least."""
-    return jnp.result_type(jnp.float32, *(jnp.asarray(x).dtype for x in jax.tree.leaves(tree)))
+    return common_dtype(jnp.float32, *(jnp.asarray(x).dtype for x in jax.tree.leaves(tree)))
+
+
+def normal_like(key: Key, x: Array) -> Array:
+    """Standard normals like `x`, drawn in float32 at least: JAX's own in half are not centred."""
+    wide = common_dtype(x, jnp.float32)
+    return jax.random.normal(key, jnp.shape(x), wide).astype(x.dtype)
+
+
+def common_dtype(*values: PyTree) -> jnp.dtype:
+    """`jnp.result_type`, under `jax_numpy_dtype_promotion="strict"` too: this one is meant."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*values)
 
 
 def all_finite(tree: PyTree) -> Array:
@@ -145,6 +180,20 @@ def sum_over_blocks(
         rest = jax.tree.map(lambda x: x[blocks * block_size :], data)
         total = total + jnp.sum(widened(function(params, rest)))
     return total
+
+
+def wide(tree: PyTree) -> PyTree:
+    """Each leaf in float32 at least: what steps are computed in, to be rounded once at their end.
+
+    In half precision a step size of 4e-8 is 6e-8, and what a kick adds is often below the spacing
+    of the numbers.
+    """
+    return jax.tree.map(lambda x: widened(jnp.asarray(x)), tree)
+
+
+def rounded(tree: PyTree, like: PyTree) -> PyTree:
+    """Each leaf in the dtype of its place in `like`."""
+    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), tree, like)
 
 
 def widened(values: Array) -> Array:

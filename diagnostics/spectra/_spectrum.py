@@ -197,7 +197,7 @@ def _rest(operator: Curvature, directions: Array, rank: int, key: Key, count: in
     left = directions.shape[1] - rank
 
     def one(key: Key) -> Array:
-        v = jax.random.normal(key, directions.shape[1:], directions.dtype)
+        v = trees.normal_like(key, directions[0])
         w = v - directions.T @ (directions @ v)
         length = jnp.sqrt(jnp.sum(w**2))
         w = unravel(w * jnp.where(length > 0, jnp.sqrt(left) / length, 0.0).astype(w.dtype))
@@ -246,7 +246,7 @@ def curvature_of(
     checks.require_floating(params, "params")
     checks.choice(curvature, "curvature", KINDS)
     checks.count(block_size, "block_size", least=1)
-    wide = lambda x: jnp.asarray(x, jnp.promote_types(jnp.asarray(x).dtype, jnp.float32))  # noqa: E731
+    wide = lambda x: jnp.asarray(x, trees.common_dtype(jnp.asarray(x).dtype, jnp.float32))  # noqa: E731
     params = jax.tree.map(wide, params)
     if not posterior.has_data:
         if data is not None:

@@ -135,6 +135,10 @@ class AbstractCorrectedKernel(AbstractDynamics):
             dt, self.friction(count), self.temperature(count), self.metric, self.clock, count
         )
         proposal = self.propose(noise.normals, state, pace, blocks)
+        proposal = proposal._replace(
+            position=trees.rounded(proposal.position, state.position),
+            momentum=trees.rounded(proposal.momentum, state.momentum),
+        )
         energy = self._energy(proposal.position, blocks.data)
         change = energy - state.extra + proposal.work
         # Of T as it falls to 0 this is the limit, with no 0/0.
@@ -165,7 +169,7 @@ class AbstractCorrectedKernel(AbstractDynamics):
 
     @abstractmethod
     def propose(self, normals: Array, state: State, pace: Pace, blocks: Blocks) -> Proposal:
-        """Where the block's L steps lead, and the work of their noisy forces.
+        """Where the block's L steps lead, and the work of their noisy forces; float32 at least.
 
         Args:
             normals: (L + rows_beside, d).
@@ -178,9 +182,15 @@ class AbstractCorrectedKernel(AbstractDynamics):
         value = -self.posterior.log_density(position, data, block_size=self.block_size)
         return value.astype(trees.accumulator_dtype(position))
 
-    def gradient_at(self, position: PyTree, batch: PyTree, estimator: PyTree) -> PyTree:
-        """The estimate of ∇U on one batch, by an estimator whose memory does not change."""
-        return self.gradient.estimate(self.posterior, position, batch, estimator)[1]
+    def gradient_at(self, position: PyTree, batch: PyTree, state: State) -> PyTree:
+        """The estimate of ∇U on one batch, by an estimator whose memory does not change.
+
+        θ is rounded to the dtypes of `state.position`, ∇U in float32 at least.
+        """
+        position = trees.rounded(position, state.position)
+        return trees.wide(
+            self.gradient.estimate(self.posterior, position, batch, state.estimator)[1]
+        )
 
     def _blocks(self, batch: PyTree) -> Blocks:
         if batch is None and not self.posterior.has_data:

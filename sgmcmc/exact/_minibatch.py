@@ -35,7 +35,7 @@ class Amagold(AbstractCorrectedKernel):
 
         def one(carry: Proposal, batch: PyTree, row: Array, share: Array) -> Proposal:
             x, r, work, _ = carry
-            gradient = self.gradient_at(x, batch, state.estimator)
+            gradient = self.gradient_at(x, batch, state)
             force = self.metric.to_momentum(gradient)
             # Half implicit in the friction: ((1 − b) r − h g + √(2γhT) ξ)/(1 + b), b = γh/2.
             new = trees.axpy(-h, force, trees.scale(1 - half, r))
@@ -45,11 +45,12 @@ class Amagold(AbstractCorrectedKernel):
             x = flows.drift(x, new, share * h, self.metric)
             return Proposal(x, new, work, _norm(gradient, work))
 
-        start = flows.drift(state.position, state.momentum, h / 2, self.metric)
+        momentum = trees.wide(state.momentum)
+        start = flows.drift(trees.wide(state.position), momentum, h / 2, self.metric)
         zero = jnp.zeros_like(state.extra)
         # Half drifts at the block's ends, whole ones between.
         shares = jnp.ones(self.num_steps).at[-1].set(0.5)
-        begin = Proposal(start, state.momentum, zero, zero)
+        begin = Proposal(start, momentum, zero, zero)
         return self.each(one, begin, normals, shares, blocks)
 
 
@@ -63,15 +64,15 @@ class Sggmc(AbstractCorrectedKernel):
         h, friction, temperature = pace.dt, pace.friction, pace.temperature
 
         def rub(r: PyTree, row: Array, share: Array | float) -> PyTree:
-            standard = noises.to_tree(row, state.position)
+            standard = noises.to_tree(row, r)
             return flows.ornstein_uhlenbeck(r, standard, share * h, friction, temperature)
 
         def one(carry: Proposal, batch: PyTree, row: Array, share: Array) -> Proposal:
             x, r, work, _ = carry
-            gradient = self.gradient_at(x, batch, state.estimator)
+            gradient = self.gradient_at(x, batch, state)
             new = flows.kick(r, gradient, h / 2, self.metric)
             x = flows.drift(x, new, h, self.metric)
-            gradient = self.gradient_at(x, batch, state.estimator)
+            gradient = self.gradient_at(x, batch, state)
             new = flows.kick(new, gradient, h / 2, self.metric)
             # K(r') − K(r) as a product: the difference of two sums would lose its digits.
             gain = trees.dot(jax.tree.map(jnp.subtract, new, r), trees.add(new, r)) / 2
@@ -79,7 +80,9 @@ class Sggmc(AbstractCorrectedKernel):
             return Proposal(x, rub(new, row, share), work, _norm(gradient, work))
 
         zero = jnp.zeros_like(state.extra)
-        begin = Proposal(state.position, rub(state.momentum, normals[0], 0.5), zero, zero)
+        begin = Proposal(
+            trees.wide(state.position), rub(trees.wide(state.momentum), normals[0], 0.5), zero, zero
+        )
         # Two half O's between two steps are one whole, with one normal.
         shares = jnp.ones(self.num_steps).at[-1].set(0.5)
         return self.each(one, begin, normals[1:], shares, blocks)

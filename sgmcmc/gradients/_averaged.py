@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -38,7 +37,7 @@ def averaged(decay: float | Array = 0.9) -> Averaged:
 
 
 class Memory(NamedTuple):
-    """m, a pytree like θ, and () int32 k, the gradients in it."""
+    """m, a pytree like θ in float32 at least, and () int32 k, the gradients in it."""
 
     mean: PyTree
     seen: Array
@@ -56,7 +55,7 @@ class Averaged(AbstractEstimator):
     traits: ClassVar[EstimatorTraits] = EstimatorTraits("averaged", remembers=True)
 
     def init(self, posterior: Posterior, position: PyTree, data: PyTree) -> Memory:
-        return Memory(trees.zeros_like(position), jnp.zeros((), jnp.int32))
+        return Memory(trees.wide(trees.zeros_like(position)), jnp.zeros((), jnp.int32))
 
     def estimate(
         self, posterior: Posterior, position: PyTree, batch: Batch | None, state: Memory
@@ -66,4 +65,4 @@ class Averaged(AbstractEstimator):
         seen = state.seen + 1
         # Adam's correction for a mean that began at zero.
         estimate = trees.scale(1 / (1 - self.decay**seen), mean)
-        return energy, jax.tree.map(jnp.asarray, estimate), Memory(mean, seen)
+        return energy, trees.rounded(estimate, gradient), Memory(mean, seen)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
 from sgmcmc._checks import at_least_one, check_data
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
@@ -152,7 +153,7 @@ def data_gradient(posterior: Posterior, position: PyTree, data: PyTree, block_si
         cut = lambda x: jax.lax.dynamic_slice_in_dim(x, block * block_size, block_size)  # noqa: E731
         return add(total, jax.tree.map(cut, data))
 
-    wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
+    wide = lambda x: jnp.zeros(x.shape, trees.common_dtype(x.dtype, jnp.float32))  # noqa: E731
     total = jax.tree.map(wide, position)
     blocks, rest = divmod(leading_axis(data), block_size)
     if blocks:

@@ -73,7 +73,7 @@ class Given(eqx.Module):
 
 
 class Memory(NamedTuple):
-    """V̂ and the last gradient, pytrees like θ, and () int32 the gradients seen."""
+    """V̂ and the last gradient, like θ in float32 at least, and () int32 the gradients seen."""
 
     variance: PyTree
     gradient: PyTree
@@ -97,7 +97,7 @@ class RunningVariance(eqx.Module):
         pass
 
     def init(self, position: PyTree) -> Memory:
-        zero = trees.zeros_like(position)
+        zero = trees.wide(trees.zeros_like(position))
         return Memory(zero, zero, jnp.zeros((), jnp.int32))
 
     def estimate(self, memory: Memory, position: PyTree) -> PyTree:

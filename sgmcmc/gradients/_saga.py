@@ -163,7 +163,7 @@ def _stored(value: Array) -> Array:
 
 
 def _difference(new: Array, old: Array) -> Array:
-    wide = jnp.promote_types(new.dtype, jnp.float32)
+    wide = trees.common_dtype(new.dtype, jnp.float32)
     return new.astype(wide) - old.astype(wide)
 
 
@@ -175,4 +175,4 @@ def _sum(weights: Float[Array, " n"], rows: Float[Array, "n ..."]) -> Float[Arra
 
 
 def _total(rows: Float[Array, "n ..."]) -> Float[Array, ...]:
-    return jnp.sum(rows, axis=0, dtype=jnp.promote_types(rows.dtype, jnp.float32))
+    return jnp.sum(rows, axis=0, dtype=trees.common_dtype(rows.dtype, jnp.float32))

@@ -50,16 +50,17 @@ class Pace(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What the sub-steps of one step change.
+    """What the sub-steps of one step change, in float32 at least; `State` rounds it once.
 
     Attributes:
         position, momentum: θ, and the whitened momentum r = M^{-1/2} p, a pytree like θ
             (() where overdamped).
-        gradient, energy: ∇U, a pytree like θ, and U, () in nats, of the last evaluation; ()
-            and 0 before the first.
+        gradient, energy: ∇U, a pytree like θ, and U, () in nats, of the last evaluation, at θ
+            in the parameters' own dtypes; () and 0 before the first.
         estimator, metric, clock: what the kernel's estimator, preconditioner and adaptive
             clock remember; () without a memory.
         extra: {name: memory} of the flows that have one; it becomes `State.extra`.
+        begun: θ of the `State` in which the step began, which has those dtypes.
     """
 
     position: PyTree
@@ -70,6 +71,7 @@ class Phase(NamedTuple):
     metric: PyTree
     clock: PyTree
     extra: dict[str, PyTree]
+    begun: PyTree
 
 
 # (x, p, the last normal) of an oscillator, each as coefficients over what it depends on.

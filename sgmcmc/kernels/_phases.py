@@ -130,8 +130,9 @@ class AbstractPhaseKernel(AbstractDynamics):
         if self.friction is not None:
             kinetic = trees.dot(end.momentum, end.momentum) / 2
         norm = jnp.sqrt(trees.dot(after.gradient, after.gradient))
+        like = state.position
         info = Info(
-            position=end.position,
+            position=trees.rounded(end.position, like),
             weight=weight,
             time=time,
             energy=after.energy,
@@ -146,8 +147,10 @@ class AbstractPhaseKernel(AbstractDynamics):
                 least, most = (jnp.stack([f(x) for x in scale]) for f in (jnp.min, jnp.max))
                 info = info._replace(metric_min=jnp.min(least), metric_max=jnp.max(most))
         following = State(
-            after.position, after.momentum, after.estimator, after.metric, clock, after.extra
-        )
+            trees.rounded(after.position, like),
+            trees.rounded(after.momentum, state.momentum),
+            after.estimator, after.metric, clock, trees.rounded(after.extra, state.extra),
+        )  # fmt: skip
         return following, info, after
 
     def refresh(self, state: State, data: PyTree) -> State:
@@ -166,23 +169,26 @@ class AbstractPhaseKernel(AbstractDynamics):
         """The `Phase` of a state; gradient () and energy 0 until the first evaluation."""
         zero = jnp.zeros((), trees.accumulator_dtype(state.position))
         return Phase(
-            state.position, state.momentum, (), zero, state.estimator, state.metric,
-            state.clock.memory, state.extra,
+            trees.wide(state.position), trees.wide(state.momentum), (), zero, state.estimator,
+            state.metric, state.clock.memory, state.extra, state.position,
         )  # fmt: skip
 
     def evaluated(self, phase: Phase, batch: Batch | PyTree) -> Phase:
         """The phase with the gradient at its position, and a preconditioner with it."""
         batch = as_batch(batch)
+        position = trees.rounded(phase.position, phase.begun)
         energy, gradient, estimator = self.gradient.estimate(
-            self.posterior, phase.position, batch, phase.estimator
+            self.posterior, position, batch, phase.estimator
         )
         energy = energy.astype(phase.energy.dtype)
-        after = phase._replace(energy=energy, gradient=gradient, estimator=estimator)
+        after = phase._replace(energy=energy, gradient=trees.wide(gradient), estimator=estimator)
         if not isinstance(self.metric, AbstractPreconditioner):
             return after
 
         def gradient_at(position: PyTree) -> PyTree:
             return self.gradient.estimate(self.posterior, position, batch, phase.estimator)[1]
 
-        parts = self.metric.evaluate(gradient_at, phase.position, gradient, phase.metric)
-        return after._replace(metric=parts)
+        scale, divergence, memory = self.metric.evaluate(
+            gradient_at, position, gradient, phase.metric
+        )
+        return after._replace(metric=(trees.wide(scale), trees.wide(divergence), memory))

@@ -187,7 +187,7 @@ class LocalEntropy(eqx.Module):
 
         def log_weight(key: Key) -> Array:
             normals = noise.to_tree(noise.draw(key, params, 1, "gaussian")[0], params)
-            y = jax.tree.map(lambda x, z: x + spread.astype(x.dtype) * z, params, normals)
+            y = trees.axpy(spread, normals, params)
             return self.kernel.posterior.log_density(y, data) / temperature
 
         logs = jax.lax.map(log_weight, jax.random.split(key, num_samples), batch_size=256)

@@ -77,8 +77,8 @@ class GibbsKernel(AbstractKernel):
         dt, weight, clock = self.clock.tick(state.clock)
         found = self.entropy.gradient(key, state.position, batch, step=count)
         spread = jnp.sqrt(2 * dt * self.entropy.kernel.temperature(count) / self.power)
-        position = trees.axpy(dt, found.gradient, state.position)
-        position = trees.axpy(spread, normals, position)
+        position = trees.axpy(dt, found.gradient, trees.wide(state.position))
+        position = trees.rounded(trees.axpy(spread, normals, position), state.position)
         info = Info(
             position=position,
             weight=weight,

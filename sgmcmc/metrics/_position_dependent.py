@@ -75,7 +75,7 @@ class RMSProp(AbstractPreconditioner):
     gamma: bool = eqx.field(static=True)
 
     def init(self, position: PyTree) -> RMSPropMemory:
-        wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
+        wide = lambda x: jnp.zeros(x.shape, trees.common_dtype(x.dtype, jnp.float32))  # noqa: E731
         return RMSPropMemory(jax.tree.map(wide, position), jnp.zeros((), jnp.int32))
 
     def begin(self, position: PyTree, square: Callable[[], PyTree]) -> RMSPropMemory:

@@ -112,7 +112,7 @@ def _plain(batch: PyTree) -> PyTree:
 
 def _leaves(tree: PyTree, like: PyTree) -> list[Array]:
     checks.require_same_structure(tree, like, "apply: what it returns", "batch_stats")
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
+    wide = lambda x: x.astype(trees.common_dtype(x.dtype, jnp.float32))  # noqa: E731
     return [wide(jnp.asarray(x)) for x in jax.tree.leaves(tree)]
 
 

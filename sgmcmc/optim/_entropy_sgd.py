@@ -125,7 +125,8 @@ class EntropyOptimizer(eqx.Module):
             force = g + precision.astype(y.dtype) * (y - x)
             return -self.step_size.astype(y.dtype) * force + spread.astype(y.dtype) * z
 
-        return jax.tree.map(move, params, anchor, gradient, normals)
+        moved = jax.tree.map(move, *(trees.wide(t) for t in (params, anchor, gradient, normals)))
+        return trees.rounded(moved, params)
 
     def start(self, anchor: PyTree) -> PyTree:
         """Where the running mean μ of an outer step begins: at x."""

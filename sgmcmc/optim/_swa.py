@@ -117,7 +117,7 @@ def _update(
 def _wide(x: ArrayLike) -> Array:
     x = jnp.asarray(x)
     # A copy: buffers of the parameters may be donated.
-    return jnp.array(x, jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.array(x, trees.common_dtype(x.dtype, jnp.float32))
 
 
 def swa_schedule(
