@@ -20,6 +20,7 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
+from sgmcmc.gradients._base import shared
 from sgmcmc.loop._driver import AbstractJob, Facts, Keeping, drive
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams._streams import Stream
@@ -56,9 +57,10 @@ def fit(
         data: pytree of arrays with one leading axis; None for losses without data.
         optimizer: an optax transformation: `optax.adam(1e-3)`, `sgmcmc.optim.entropy_sgd(…)`, a
             chain with schedules and weight decay, …
-        batch_size: examples a step; None: all of them. Where an epoch does not divide evenly
-            its last batch is filled up with some of its other examples; a loss of shape (n,)
-            does not count those, one of shape () does.
+        batch_size: n, examples a step; None: all of them. The N examples of an epoch are cut
+            evenly, into ⌈N/n⌉ batches that differ by one at most and have n at most; a loss
+            sees and counts the examples of its batch and no others. Where they differ a loss of
+            shape () is compiled for both sizes.
         num_steps, num_epochs: how long; one of the two, ≥ 1. A step is one minibatch gradient
             of each replica.
         stream: as in `sample`.
@@ -80,7 +82,8 @@ def fit(
         is made: `fitted.interrupted`.
 
     Raises:
-        TypeError, ValueError: bad input, by name.
+        TypeError, ValueError: bad input, by name; a loss of shape () beside a stream of one's
+            own whose batches are padded in another way.
         NonFiniteLossError: the loss was not finite, with the step; what was made until then
             is in `.fitted`.
         BaseException: whatever else breaks a fit off, a second Ctrl-C too, has the parameters
@@ -400,21 +403,33 @@ class Loss(eqx.Module):
     random: bool = eqx.field(static=True)
 
     def __call__(self, moving: PyTree, batch: Batch | None, key: Key) -> Array:
-        params = eqx.combine(moving, self.fixed)
         if isinstance(self.function, Posterior):
+            params = eqx.combine(moving, self.fixed)
             return self.function.potential(params, batch) / (self.function.data_size or 1)
-        given = () if batch is None else (batch.data,)
-        values = jnp.asarray(self.function(params, *given, *((key,) if self.random else ())))
-        n = None if batch is None else leading_axis(batch.data)
-        if values.shape not in ((), (n,)):
-            allowed = "()" if n is None else f"(), or (n,) = ({n},)"
-            raise ValueError(f"loss: got shape {values.shape}; expected {allowed}")
+        values = self.values(moving, batch, key)
         if values.ndim == 0 or batch is None:
             return values
         if batch.mask is None:
             return jnp.mean(values)
         mask = batch.mask.astype(values.dtype)
         return jnp.sum(values * mask) / jnp.sum(mask)
+
+    def takes_means(self, moving: PyTree, batch: Batch, key: Key) -> bool:
+        """Whether the function takes the mean itself, over all rows that it is given."""
+        if isinstance(self.function, Posterior):
+            return False
+        return jax.eval_shape(self.values, moving, batch, key).ndim == 0
+
+    def values(self, moving: PyTree, batch: Batch | None, key: Key) -> Array:
+        """What a loss that is no `Posterior` returns: () or (n,)."""
+        params = eqx.combine(moving, self.fixed)
+        given = () if batch is None else (batch.data,)
+        values = jnp.asarray(self.function(params, *given, *((key,) if self.random else ())))
+        n = None if batch is None else leading_axis(batch.data)
+        if values.shape not in ((), (n,)):
+            allowed = "()" if n is None else f"(), or (n,) = ({n},)"
+            raise ValueError(f"loss: got shape {values.shape}; expected {allowed}")
+        return values
 
 
 class FitInputs(NamedTuple):
@@ -452,6 +467,49 @@ def start(inputs: FitInputs, params: PyTree) -> FitCarry:
     return FitCarry(params, inputs.optimizer.init(params), room)
 
 
+def gradients_at(
+    inputs: FitInputs, params: PyTree, batch: Batch | None, axis: Any, t: Array
+) -> tuple[Array, PyTree]:
+    """The losses of step t, () or (R,), and their gradients.
+
+    Args:
+        inputs: what the chunk reads.
+        params: with an axis R where there are replicas.
+        batch: of step t, and so with that axis where `axis` is 0.
+        axis: as `next_batch` gives it.
+        t: () int32.
+    """
+
+    def one(params: PyTree, batch: Batch | None, key: Key) -> tuple[Array, PyTree]:
+        value, gradient = jax.value_and_grad(inputs.loss)(params, batch, jax.random.fold_in(key, t))
+        return value, shared(gradient, batch)
+
+    over = inputs.over(one, in_axes=(0, axis, 0))
+    if batch is None or batch.mask is None:
+        return over(params, batch, inputs.loss_key)
+    row_axis = int(inputs.replicated)
+    single = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[row_axis:], x.dtype),
+        (params, batch, inputs.loss_key),
+    )
+    if not inputs.loss.takes_means(*single):
+        return over(params, batch, inputs.loss_key)
+    if not inputs.stream.even:
+        raise ValueError(
+            f'loss: got shape () with the stream "{inputs.stream.name}", which pads its batches; '
+            "such a loss counts the padding. Expected the loss of each example, of shape (n,)"
+        )
+    # The last row of a short batch is padding: it is cut off. All replicas are at the same turn.
+    whole = batch._replace(mask=None)
+    cut = lambda x: jax.lax.slice_in_dim(x, 0, x.shape[row_axis] - 1, axis=row_axis)  # noqa: E731
+    short = jax.tree.map(cut, whole._replace(share=None))._replace(share=whole.share)
+    return jax.lax.cond(
+        jnp.all(batch.mask),
+        lambda: over(params, whole, inputs.loss_key),
+        lambda: over(params, short, inputs.loss_key),
+    )
+
+
 @eqx.filter_jit
 def advance(
     given: tuple[FitInputs, Array, Array], carry: FitCarry
@@ -465,16 +523,11 @@ def advance(
     inputs, start, steps = given
     update = optax.with_extra_args_support(inputs.optimizer).update
 
-    def gradient(params: PyTree, batch: Batch | None, key: Key, t: Array) -> Any:
-        return jax.value_and_grad(inputs.loss)(params, batch, jax.random.fold_in(key, t))
-
     def step(carry: FitCarry, t: Array) -> tuple[FitCarry, Array]:
         order, batch, axis = batches.next_batch(
             inputs.source, inputs.batch_key, t, carry.order, inputs.over
         )
-        values, gradients = inputs.over(gradient, in_axes=(0, axis, 0, None))(
-            carry.params, batch, inputs.loss_key, t
-        )
+        values, gradients = gradients_at(inputs, carry.params, batch, axis, t)
         updates, state = update(gradients, carry.state, carry.params, value=jnp.mean(values))
         return FitCarry(optax.apply_updates(carry.params, updates), state, order), values
 

@@ -49,11 +49,15 @@ def by_hand(optimizer, num_steps, batch_size=10):
     return params, np.array(trace)
 
 
-@pytest.mark.parametrize("batch_size", [10, 20])
-def test_the_plain_loop(batch_size):
-    """Parameters and losses are the ordinary loop's; padded rows of a short batch do not count."""
+@pytest.mark.parametrize(
+    ("loss", "batch_size"), [(losses, 10), (losses, 20), (mean_loss, 20)],
+    ids=["exact", "each", "means"],
+)  # fmt: skip
+def test_the_plain_loop(loss, batch_size):
+    """Parameters and losses are the ordinary loop's; padded rows of a short batch do not count,
+    neither for a loss of each example nor for a mean."""
     optimizer = optax.adam(optax.cosine_decay_schedule(0.1, 12))
-    found = fit(losses, optimizer=optimizer, batch_size=batch_size)
+    found = fit(loss, optimizer=optimizer, batch_size=batch_size)
     params, trace = by_hand(optimizer, 12, batch_size)
     np.testing.assert_allclose(found.losses, trace, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found.params, params)
@@ -61,6 +65,35 @@ def test_the_plain_loop(batch_size):
     assert not found.interrupted
     assert "12 steps, 12 gradients" in repr(found)
     np.testing.assert_array_equal(START["w"], 1.0)
+
+
+def of_one(params, rows):
+    """A loss whose value is Σ_i w_i over its rows: its gradient counts them."""
+    return jnp.mean(params[rows.astype(int)])
+
+
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_an_epoch_in_a_fixed_order_counts_each_example_alike(replicas):
+    """Ten examples in batches of 4, 3 and 3: after an epoch of plain descent on the mean of
+    w_i each w_i has moved by the same, K/N = .3; per batch it is n_j K/N · 1/n_j."""
+    params = np.zeros(10 if replicas is None else (replicas, 10), np.float32)
+    found = fit(
+        of_one, jnp.asarray(params), np.arange(10.0, dtype=np.float32), batch_size=4,
+        optimizer=optax.sgd(1.0), stream="cyclic", num_epochs=1, num_replicas=replicas,
+    )  # fmt: skip
+    np.testing.assert_allclose(found.params, params - 0.3, rtol=1e-6)
+
+
+def padded_rows(order, key, counter, data_size, batch_size):
+    return streams.Rows(jnp.arange(batch_size), jnp.arange(batch_size) < 2)
+
+
+def test_a_mean_with_padding_of_ones_own():
+    """A loss of shape () would count the rows that another's stream pads its batches with."""
+    own = streams.Stream("own", padded_rows, law="sweep")
+    with pytest.raises(ValueError, match=r'loss: got shape \(\) with the stream "own"'):
+        fit(stream=own)
+    assert np.isfinite(fit(losses, stream=own).losses).all()
 
 
 def test_one_trace_and_no_bit_changed():
