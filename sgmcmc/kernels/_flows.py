@@ -38,7 +38,7 @@ class Pace(NamedTuple):
         temperature: () T.
         metric: the kernel's metric.
         clock: the kernel's clock, for the letter that is an adaptive clock's flow.
-        count: () int32, steps made so far.
+        step: () int32, steps made so far.
     """
 
     dt: Array
@@ -46,7 +46,7 @@ class Pace(NamedTuple):
     temperature: Array
     metric: Any
     clock: AbstractClock
-    count: Array
+    step: Array
 
 
 class Phase(NamedTuple):

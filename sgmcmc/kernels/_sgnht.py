@@ -74,7 +74,7 @@ class Search(eqx.Module):
         """A' while ξ is held or sought, A afterwards."""
         steps = jnp.maximum(self.held, 1).astype(pace.dt.dtype)
         bath = jnp.minimum(FALLS / steps, STEEPEST) / pace.dt
-        return jnp.where(pace.count < self.found, jnp.maximum(pace.friction, bath), pace.friction)
+        return jnp.where(pace.step < self.found, jnp.maximum(pace.friction, bath), pace.friction)
 
     def moved(
         self, thermostat: Array, free: Array, momentum: PyTree, t: Array, pace: Pace
@@ -85,14 +85,14 @@ class Search(eqx.Module):
         # At T = 0 there is no T_kin/T, and nothing to seek.
         ratio = trees.dot(momentum, momentum) / jnp.where(heat > 0, heat, 1.0)
         excess = jnp.where(heat > 0, jnp.minimum(ratio, HOTTEST) - 1, 0.0)
-        late = jnp.maximum(pace.count - (self.held + self.found) // 2, 0)
+        late = jnp.maximum(pace.step - (self.held + self.found) // 2, 0)
         gain = t / pace.dt / (MEMORY + late)
         least = pace.friction + added
         total = (thermostat[0] + added) * jnp.exp(gain * excess)
         sought = jnp.clip(total, least, least + THICKEST / pace.dt) - added
         pair = jnp.stack([sought.astype(thermostat.dtype), jnp.zeros_like(thermostat[1])])
-        later = jnp.where(pace.count < self.found, pair, free)
-        return jnp.where(pace.count < self.held, thermostat, later)
+        later = jnp.where(pace.step < self.found, pair, free)
+        return jnp.where(pace.step < self.held, thermostat, later)
 
 
 def search(num_burnin: int) -> Search:

@@ -80,7 +80,10 @@ class RMSProp(AbstractPreconditioner):
 
     def begin(self, position: PyTree, square: Callable[[], PyTree]) -> RMSPropMemory:
         memory = self.init(position)
-        found = jax.tree.map(lambda v, like: v.astype(like.dtype), square(), memory.square)
+        # A V without a memory, a = 0, has none of its start either.
+        found = jax.tree.map(
+            lambda v, like: (self.decay * v).astype(like.dtype), square(), memory.square
+        )
         return memory._replace(square=found)
 
     def scale(self, position: PyTree, memory: RMSPropMemory) -> PyTree:
@@ -138,17 +141,17 @@ def typical_square(
     that is 0, the mean over all coordinates.
     """
     leaves, structure = jax.tree.flatten(position)
+    keys = jax.random.split(key, len(leaves))
+    signs = [
+        jax.random.rademacher(k, (PROBES, *x.shape), x.dtype)
+        for k, x in zip(keys, leaves, strict=True)
+    ]
 
-    def probe(key: Array) -> PyTree:
-        keys = jax.random.split(key, len(leaves))
-        signs = [
-            jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
-        ]
-        vector = jax.tree.unflatten(structure, signs)
+    def product(vector: PyTree) -> PyTree:
         # Backwards over backwards: a likelihood with a gradient of its own may have no other.
         return jax.grad(lambda x: trees.dot(gradient_at(x), vector))(position)
 
-    products = jax.lax.map(probe, jax.random.split(key, PROBES))
+    products = jax.lax.map(product, jax.tree.unflatten(structure, signs))
 
     def norm(x: Array) -> Array:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -156,7 +159,8 @@ def typical_square(
         return temperature.astype(rows.dtype) * jnp.where(jnp.isfinite(rows), rows, 0)
 
     square = jax.tree.map(norm, products)
-    mean = sum(jnp.sum(v) for v in jax.tree.leaves(square)) / trees.size(position)
+    sums = jnp.stack([jnp.sum(v) for v in jax.tree.leaves(square)])
+    mean = jnp.sum(sums) / trees.size(position)
     return jax.tree.map(lambda v: jnp.where(v > 0, v, mean.astype(v.dtype)), square)
 
 
