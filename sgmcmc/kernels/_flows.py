@@ -92,6 +92,8 @@ class AbstractFlow(eqx.Module):
         adapts: whether it is the flow of an adaptive clock, and runs in that clock's time.
         any_metric: whether it takes metrics that change with the position.
         replaces: letters that it does the work of, beside which it cannot stand.
+        cools: whether it takes the heat of gradient noise out, where that is of one size in all
+            coordinates.
         purpose: what a word would lack without this letter, where it must not lack it.
         keeps_temperature: its memories whose law belongs to a temperature and not to a
             position, so that replicas which swap leave them there.
@@ -109,6 +111,7 @@ class AbstractFlow(eqx.Module):
     adapts: ClassVar[bool] = False
     any_metric: ClassVar[bool] = False
     replaces: ClassVar[str] = ""
+    cools: ClassVar[bool] = False
     purpose: ClassVar[str] = ""
     keeps_temperature: ClassVar[tuple[str, ...]] = ()
     swaps: ClassVar[bool] = True

@@ -192,11 +192,14 @@ def rmsprop(
             1e-5.
         gamma: add Γ_i = −(1 − a) g_i ∂_i g_i / (√V_i (ε + √V_i)²), the derivative of this
             step's G, exactly. That costs one Hessian-vector product a parameter: for small
-            models. It is left out while V rests on fewer than 1/(1 − a) gradients: V begins
-            with g² of the first, and where that happens to be small Γ, of order 1/g², would
-            throw the chain away. False leaves it out always, as the paper does in practice.
+            models. It is left out while V rests on fewer than 1/(1 − a) gradients: where
+            the first happen to be small Γ, of order 1/g², would throw the chain away. False leaves it out always, as the paper does in practice.
         freeze_after: steps after which V stands still, best the burn-in: the draws' law is
             then that of SGLD with a constant metric. None: never.
+
+    V begins with g² of the first gradient, or where that is more with a T ‖H_i‖, H_i the row of
+    the Hessian at the start: at an optimum g ≈ 0, and G would be 1/ε. That asks for a kernel's
+    `init` with the data, as in `sample`; without them it is g² alone.
 
     Without Γ and as h → 0 at fixed a, draws on one parameter come from e^{−U/T} (ε + |g|);
     with it from e^{−U/T} (ε + |g|)^a, since V also depends on the position through the
