@@ -198,7 +198,7 @@ def noise_spread(
         gradient = metric.to_momentum(gradient)
         mean, square = sums
         away = jax.tree.map(jnp.subtract, gradient, mean)
-        mean = trees.axpy(1 / (t + 1), away, mean)
+        mean = trees.axpy(1 / (t + 1).astype(float), away, mean)
         square = jax.tree.map(lambda s, a, g, m: s + a * (g - m), square, away, gradient, mean)
         return mean, square
 

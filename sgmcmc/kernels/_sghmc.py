@@ -117,7 +117,7 @@ class CompensatedFriction(AbstractFlow):
         # Only now: the gradient of this step must not be in this step's estimate.
         since = pace.step - self.anew
         seen = (self.anew > 0) & (since >= 0)
-        least = jnp.where(seen, 1 / (1 + jnp.maximum(since, 0)), 0.0)
+        least = jnp.where(seen, 1 / (1 + jnp.maximum(since, 0)).astype(pace.dt.dtype), 0.0)
         following = self.estimate.update(memory, phase.gradient, least)
         return phase._replace(momentum=momentum, extra={**phase.extra, "noise_estimate": following})
 

@@ -89,7 +89,7 @@ class Search(eqx.Module):
         ratio = trees.dot(momentum, momentum) / jnp.where(heat > 0, heat, 1.0)
         excess = jnp.where(heat > 0, jnp.minimum(ratio, HOTTEST) - 1, 0.0)
         late = jnp.maximum(pace.step - (self.held + self.found) // 2, 0)
-        gain = t / pace.dt / (MEMORY + late)
+        gain = t / pace.dt / (MEMORY + late.astype(pace.dt.dtype))
         least = pace.friction + added
         total = (thermostat[0] + added) * jnp.exp(gain * excess)
         sought = jnp.clip(total, least, least + THICKEST / pace.dt) - added

@@ -82,7 +82,9 @@ class RMSProp(AbstractPreconditioner):
         memory = self.init(position)
         # A V without a memory, a = 0, has none of its start either.
         found = jax.tree.map(
-            lambda v, like: (self.decay * v).astype(like.dtype), square(), memory.square
+            lambda v, like: self.decay.astype(like.dtype) * v.astype(like.dtype),
+            square(),
+            memory.square,
         )
         return memory._replace(square=found)
 
@@ -192,8 +194,9 @@ def rmsprop(
             1e-5.
         gamma: add Γ_i = −(1 − a) g_i ∂_i g_i / (√V_i (ε + √V_i)²), the derivative of this
             step's G, exactly. That costs one Hessian-vector product a parameter: for small
-            models. It is left out while V rests on fewer than 1/(1 − a) gradients: where
-            the first happen to be small Γ, of order 1/g², would throw the chain away. False leaves it out always, as the paper does in practice.
+            models. It is left out while V rests on fewer than 1/(1 − a) gradients: where the
+            first happen to be small Γ, of order 1/g², would throw the chain away. False leaves
+            it out always, as the paper does in practice.
         freeze_after: steps after which V stands still, best the burn-in: the draws' law is
             then that of SGLD with a constant metric. None: never.
 
