@@ -159,6 +159,55 @@ def squared_slope(kernel: AbstractDynamics, position: PyTree, batches: PyTree) -
     return trees.dot(mean, mean) - noise / count
 
 
+class Spread(NamedTuple):
+    """The variance of the gradient's estimate: least, mean and most over the coordinates, ()."""
+
+    least: Array
+    mean: Array
+    most: Array
+
+    @property
+    def uneven(self) -> float:
+        """By how much the mean misses a coordinate's, beyond what chance does to 512 batches."""
+        mean = float(self.mean)
+        return max(0.0, float(self.most) - mean, mean - float(self.least)) - CHANCE * mean
+
+
+# Batches of a spread, and four standard errors of a variance from them, √(2/512), over itself.
+SPREAD_BATCHES, CHANCE = 512, 0.25
+
+
+@eqx.filter_jit
+def noise_spread(
+    kernel: AbstractDynamics, position: PyTree, source: Source, data: PyTree, key: Key
+) -> Spread:
+    """`Spread` over 512 batches, in the metric's coordinates, of independent examples.
+
+    Args:
+        kernel, position, data: as in `gradient_noise`; the anchor is the position.
+        source: whose sizes the batches have.
+        key: consumed.
+    """
+    metric, drawn = coordinates(kernel), streams.with_replacement()
+    memory = kernel.gradient.init(kernel.posterior, position, data)
+
+    def add(t: Array, sums: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        rows = streams.rows_at(drawn, key, t, *source.sizes)
+        batch = streams.gather(drawn, rows, source.data)
+        gradient = kernel.gradient(kernel.posterior, position, batch, memory)[1]
+        gradient = metric.to_momentum(gradient)
+        mean, square = sums
+        away = jax.tree.map(jnp.subtract, gradient, mean)
+        mean = trees.axpy(1 / (t + 1).astype(float), away, mean)
+        square = jax.tree.map(lambda s, a, g, m: s + a * (g - m), square, away, gradient, mean)
+        return mean, square
+
+    zero = trees.zeros_like(position)
+    square = jax.lax.fori_loop(0, SPREAD_BATCHES, add, (zero, zero))[1]
+    flat = ravel_pytree(square)[0] / (SPREAD_BATCHES - 1)
+    return Spread(jnp.min(flat), jnp.mean(flat), jnp.max(flat))
+
+
 @eqx.filter_jit
 def gradient_noise(
     kernel: AbstractDynamics,

@@ -33,7 +33,7 @@ class Row(NamedTuple):
         affine: its step is affine on a Gaussian: the law is exact algebra.
         bias: largest error of a variance, relative, at `step_size` with gradients of all data.
         spread: variance that the law has beyond the target's, in each coordinate.
-        burnin: steps of the run that judges the moments, before its draws.
+        far: where in every coordinate the far start of `test_its_law` is; as far as 1,000 steps go.
         freezes: bears temperature 0, where it optimises.
         stream, batch_size: what it is run with; None: all data.
         needs_data: its `sample` is given data.
@@ -51,7 +51,7 @@ class Row(NamedTuple):
     affine: bool = False
     bias: float = 0.0
     spread: float = 0.0
-    burnin: int = 200
+    far: float = 20.0
     freezes: bool = True
     stream: str = "reshuffled"
     batch_size: int | None = 6
@@ -214,7 +214,6 @@ ALL = (
         0.002,
         takes=("step_size",),
         bias=0.3,
-        burnin=600,
         spread=1 / PULL,
         freezes=False,
     ),

@@ -63,7 +63,7 @@ class Given(eqx.Module):
             return jax.tree.map(lambda x: jnp.full_like(x, self.variance), position)
         return jax.tree.map(lambda v, x: v.astype(x.dtype), self.variance, position)
 
-    def update(self, memory: PyTree, gradient: PyTree) -> PyTree:
+    def update(self, memory: PyTree, gradient: PyTree, least: Array | float = 0.0) -> PyTree:
         return memory
 
     @property
@@ -104,10 +104,11 @@ class RunningVariance(eqx.Module):
         """V̂, like `position`; 0 until two gradients have been seen."""
         return memory.variance
 
-    def update(self, memory: Memory, gradient: PyTree) -> Memory:
+    def update(self, memory: Memory, gradient: PyTree, least: Array | float = 0.0) -> Memory:
+        """The memory with one gradient more, whose difference weighs at least `least`."""
         # The first difference is the estimate, the later ones are averaged in.
         share = jnp.where(memory.seen == 1, 1.0, 1 - self.decay)
-        share = jnp.where(memory.seen == 0, 0.0, share)
+        share = jnp.where(memory.seen == 0, 0.0, jnp.maximum(share, least))
 
         def average(v: Array, g: Array, last: Array) -> Array:
             return v + share.astype(v.dtype) * ((g - last) ** 2 / 2 - v)

@@ -38,7 +38,7 @@ class Pace(NamedTuple):
         temperature: () T.
         metric: the kernel's metric.
         clock: the kernel's clock, for the letter that is an adaptive clock's flow.
-        count: () int32, steps made so far.
+        step: () int32, steps made so far.
     """
 
     dt: Array
@@ -46,7 +46,7 @@ class Pace(NamedTuple):
     temperature: Array
     metric: Any
     clock: AbstractClock
-    count: Array
+    step: Array
 
 
 class Phase(NamedTuple):
@@ -94,6 +94,8 @@ class AbstractFlow(eqx.Module):
         adapts: whether it is the flow of an adaptive clock, and runs in that clock's time.
         any_metric: whether it takes metrics that change with the position.
         replaces: letters that it does the work of, beside which it cannot stand.
+        cools: whether it takes the heat of gradient noise out, where that is of one size in all
+            coordinates.
         purpose: what a word would lack without this letter, where it must not lack it.
         keeps_temperature: its memories whose law belongs to a temperature and not to a
             position, so that replicas which swap leave them there.
@@ -111,6 +113,7 @@ class AbstractFlow(eqx.Module):
     adapts: ClassVar[bool] = False
     any_metric: ClassVar[bool] = False
     replaces: ClassVar[str] = ""
+    cools: ClassVar[bool] = False
     purpose: ClassVar[str] = ""
     keeps_temperature: ClassVar[tuple[str, ...]] = ()
     swaps: ClassVar[bool] = True

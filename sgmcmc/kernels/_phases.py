@@ -81,27 +81,36 @@ class AbstractPhaseKernel(AbstractDynamics):
         estimator = self.gradient.init(self.posterior, position, data)
         friction = jnp.zeros(()) if self.friction is None else self.friction(clock.count)
         extra = self.first_extra(position, friction, extra_key)
-        memory: PyTree = ()
-        if isinstance(self.metric, AbstractPreconditioner):
-            memory = self.first_memory(self.metric, position, data, momentum_key)
-        return State(position, momentum, estimator, memory, clock, extra)
+        first = State(position, momentum, estimator, (), clock, extra)
+        if not isinstance(self.metric, AbstractPreconditioner):
+            return first
+        first = first._replace(metric=self.metric.init(position))
+        return self.measured(first, data, momentum_key)
 
-    def first_memory(
-        self, metric: AbstractPreconditioner, position: PyTree, data: PyTree, key: Key
-    ) -> PyTree:
-        """The preconditioner's first memory; `data` all of them, or one batch's, or None.
+    def measured(self, state: State, data: PyTree, key: Key) -> State:
+        """A first state whose preconditioner knows of U's curvature; others as they are.
 
-        The curvature is that of 256 examples, evenly spread over the data.
+        Args:
+            state: from `init`.
+            data: all data, or a batch's, without a `Batch` around it; None where there are none
+                at hand. The curvature is that of 256 examples, evenly spread over them.
+            key: consumed.
         """
+        if not isinstance(self.metric, AbstractPreconditioner):
+            return state
         if self.posterior.has_data and data is None:
-            return metric.init(position)
+            return state
         batch = None
         if self.posterior.has_data:
             apart = -(-trees.leading_axis(data) // MEASURED)
             batch = Batch(jax.tree.map(lambda x: x[::apart], data))
         gradient = lambda x: self.posterior.potential_and_gradient(x, batch)[1]  # noqa: E731
-        temperature = self.temperature(jnp.zeros((), jnp.int32))
-        return metric.begin(position, lambda: typical_square(gradient, position, temperature, key))
+        temperature = self.temperature(state.clock.count)
+
+        def square() -> PyTree:
+            return typical_square(gradient, state.position, temperature, key)
+
+        return state._replace(metric=self.metric.begin(state.position, square))
 
     def draw(self, rng_key: Key, state: State) -> Array:
         """(rows, d) floats under `noise="gaussian"`, uint32 words under "fast"."""

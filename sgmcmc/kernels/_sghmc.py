@@ -8,8 +8,10 @@ cancel, and their heat, which never comes, must not be taken off.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import dataclasses
+from typing import ClassVar, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,9 +87,15 @@ def sghmc(
 
 
 class CompensatedFriction(AbstractFlow):
-    """F: (1 − γt) r + √(2γTt − t²V̂) ξ; `State.extra["noise_estimate"]` is V̂'s memory."""
+    """F: (1 − γt) r + √(2γTt − t²V̂) ξ; `State.extra["noise_estimate"]` is V̂'s memory.
+
+    Gradients of a fall are no noise, and so large that V̂ would leave nothing to inject for long
+    after. Halfway through a burn-in, at the step `anew`, a V̂ that is learnt begins anew, with the
+    plain mean of what it sees until its memory is full; 0: never.
+    """
 
     estimate: Given | RunningVariance
+    anew: Array = eqx.field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
     letter: ClassVar[str] = "F"
     normals: ClassVar[int] = 1
@@ -116,8 +124,14 @@ class CompensatedFriction(AbstractFlow):
 
         momentum = jax.tree.map(rub, phase.momentum, spare, normals)
         # Only now: the gradient of this step must not be in this step's estimate.
-        following = self.estimate.update(memory, phase.gradient)
+        since = pace.step - self.anew
+        seen = (self.anew > 0) & (since >= 0)
+        least = jnp.where(seen, 1 / (1 + jnp.maximum(since, 0)).astype(pace.dt.dtype), 0.0)
+        following = self.estimate.update(memory, phase.gradient, least)
         return phase._replace(momentum=momentum, extra={**phase.extra, "noise_estimate": following})
+
+    def for_burnin(self, num_burnin: int) -> Self:
+        return dataclasses.replace(self, anew=jnp.asarray(num_burnin // 2, jnp.int32))
 
     def report(self, phase: Phase, pace: Pace) -> dict[str, Array]:
         """`clipped`: the share of coordinates with h V̂ > 2γT."""

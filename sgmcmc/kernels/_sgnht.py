@@ -23,6 +23,7 @@ sought, and only then free.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
@@ -49,6 +50,8 @@ HELD, SOUGHT = 0.4, 0.4
 # What of the energy of a fall is left after the held steps: e^−20 = 2e-9, of a million nats 2e-3;
 # and the most friction for it, per step.
 FALLS, STEEPEST = 20.0, 0.1
+# Of A', over √d: two standard deviations of what the search ends with.
+UNSURE = 0.5
 # Steps that the search remembers, the most that it takes for T_kin/T, and the longest step in 1/ξ.
 MEMORY, HOTTEST, THICKEST = 50.0, 10.0, 10.0
 
@@ -74,7 +77,7 @@ class Search(eqx.Module):
         """A' while ξ is held or sought, A afterwards."""
         steps = jnp.maximum(self.held, 1).astype(pace.dt.dtype)
         bath = jnp.minimum(FALLS / steps, STEEPEST) / pace.dt
-        return jnp.where(pace.count < self.found, jnp.maximum(pace.friction, bath), pace.friction)
+        return jnp.where(pace.step < self.found, jnp.maximum(pace.friction, bath), pace.friction)
 
     def moved(
         self, thermostat: Array, free: Array, momentum: PyTree, t: Array, pace: Pace
@@ -85,14 +88,18 @@ class Search(eqx.Module):
         # At T = 0 there is no T_kin/T, and nothing to seek.
         ratio = trees.dot(momentum, momentum) / jnp.where(heat > 0, heat, 1.0)
         excess = jnp.where(heat > 0, jnp.minimum(ratio, HOTTEST) - 1, 0.0)
-        late = jnp.maximum(pace.count - (self.held + self.found) // 2, 0)
-        gain = t / pace.dt / (MEMORY + late)
+        late = jnp.maximum(pace.step - (self.held + self.found) // 2, 0)
+        gain = t / pace.dt / (MEMORY + late.astype(pace.dt.dtype))
         least = pace.friction + added
         total = (thermostat[0] + added) * jnp.exp(gain * excess)
         sought = jnp.clip(total, least, least + THICKEST / pace.dt) - added
-        pair = jnp.stack([sought.astype(thermostat.dtype), jnp.zeros_like(thermostat[1])])
-        later = jnp.where(pace.count < self.found, pair, free)
-        return jnp.where(pace.count < self.held, thermostat, later)
+        # Too small a ξ is mended at the rate of T_kin, too large a one at T's: what the search does
+        # not know for sure comes off once, where ξ is free, as rounding would.
+        unsure = UNSURE * least / math.sqrt(trees.size(momentum))
+        off = jnp.minimum(unsure, sought - pace.friction)
+        pair = jnp.stack([sought, off]).astype(thermostat.dtype)
+        later = jnp.where(pace.step < self.found, pair, free)
+        return jnp.where(pace.step < self.held, thermostat, later)
 
 
 def search(num_burnin: int) -> Search:
@@ -113,6 +120,7 @@ class ThermostatDrift(AbstractFlow):
     search: Search = eqx.field(default_factory=lambda: search(0))
 
     letter: ClassVar[str] = "D"
+    cools: ClassVar[bool] = True
     purpose: ClassVar[str] = "the thermostat does nothing"
     # ξ has a law of its own at each temperature.
     keeps_temperature: ClassVar[tuple[str, ...]] = ("thermostat",)
@@ -210,6 +218,11 @@ def sgnht(
     of one size in all coordinates of M^{-1/2}∇U and everywhere. One gradient and one normal
     a coordinate and step. It is the positions whose law is right: ⟨p²⟩ at step ends is
     T − (h²/4) E[g²], g the minibatch's gradient.
+
+    In the burn-in of `sample` ξ is held for 40% of the steps, under a friction that ends the fall
+    from the start, sought for 40% and then free (`Info.thermostat`); in a loop of your own
+    `kernel.for_burnin(num_burnin)` does that. Without a burn-in it is free from step 0, and a
+    chain that begins far away stays too cold for √(2ΔU/d) units of time.
 
     Args:
         friction: A ≥ 0, of the noise that is injected on purpose, √(2AT); the thermostat

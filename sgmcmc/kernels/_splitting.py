@@ -68,6 +68,11 @@ class SplittingKernel(AbstractPhaseKernel):
         return all(flow.swaps for flow in self.flows.values())
 
     @property
+    def cools(self) -> bool:
+        """Whether it takes out the heat of gradient noise that is of one size everywhere."""
+        return any(flow.cools for flow in self.flows.values())
+
+    @property
     def keeps_temperature(self) -> tuple[str, ...]:
         return tuple(name for flow in self.flows.values() for name in flow.keeps_temperature)
 

@@ -35,7 +35,8 @@ from sgmcmc._checks import check_range, positive
 from sgmcmc._schedule import Rate, ScalarOrSchedule, as_rate
 from sgmcmc.clocks._base import nominal
 from sgmcmc.kernels._base import AbstractDynamics, require_kernel
-from sgmcmc.types import Array, Info, Key, PyTree, State
+from sgmcmc.kernels._phases import AbstractPhaseKernel
+from sgmcmc.types import Array, Info, Key, PyTree, State, as_batch
 
 
 class LocalGradient(NamedTuple):
@@ -129,6 +130,10 @@ class LocalEntropy(eqx.Module):
         kernel = self.about(params, precision)
         begin_key, step_key = jax.random.split(key)
         state = kernel.init(params, begin_key)
+        first = as_batch(jax.tree.map(lambda x: x[0], batches))
+        if isinstance(kernel, AbstractPhaseKernel) and first is not None:
+            measure_key = jax.random.fold_in(step_key, length)
+            state = kernel.measured(state, first.data, measure_key)
         start = self.start(params)
         zero = jnp.zeros(())
         carry = (state, _Average(start, zero, (zero, zero)), jnp.asarray(True))
@@ -298,6 +303,7 @@ def local_entropy(
     checks.count(num_burnin, "num_burnin", least=0)
     share = None if averaging is None else positive(averaging, "averaging", most=1.0)
     rate = as_rate(precision, "precision", above_zero=True)
+    kernel = kernel.for_burnin(int(num_burnin))
     return LocalEntropy(kernel, rate, share, int(num_steps), int(num_burnin))
 
 

@@ -80,7 +80,12 @@ class RMSProp(AbstractPreconditioner):
 
     def begin(self, position: PyTree, square: Callable[[], PyTree]) -> RMSPropMemory:
         memory = self.init(position)
-        found = jax.tree.map(lambda v, like: v.astype(like.dtype), square(), memory.square)
+        # A V without a memory, a = 0, has none of its start either.
+        found = jax.tree.map(
+            lambda v, like: self.decay.astype(like.dtype) * v.astype(like.dtype),
+            square(),
+            memory.square,
+        )
         return memory._replace(square=found)
 
     def scale(self, position: PyTree, memory: RMSPropMemory) -> PyTree:
@@ -138,17 +143,17 @@ def typical_square(
     that is 0, the mean over all coordinates.
     """
     leaves, structure = jax.tree.flatten(position)
+    keys = jax.random.split(key, len(leaves))
+    signs = [
+        jax.random.rademacher(k, (PROBES, *x.shape), x.dtype)
+        for k, x in zip(keys, leaves, strict=True)
+    ]
 
-    def probe(key: Array) -> PyTree:
-        keys = jax.random.split(key, len(leaves))
-        signs = [
-            jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
-        ]
-        vector = jax.tree.unflatten(structure, signs)
+    def product(vector: PyTree) -> PyTree:
         # Backwards over backwards: a likelihood with a gradient of its own may have no other.
         return jax.grad(lambda x: trees.dot(gradient_at(x), vector))(position)
 
-    products = jax.lax.map(probe, jax.random.split(key, PROBES))
+    products = jax.lax.map(product, jax.tree.unflatten(structure, signs))
 
     def norm(x: Array) -> Array:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -156,7 +161,8 @@ def typical_square(
         return temperature.astype(rows.dtype) * jnp.where(jnp.isfinite(rows), rows, 0)
 
     square = jax.tree.map(norm, products)
-    mean = sum(jnp.sum(v) for v in jax.tree.leaves(square)) / trees.size(position)
+    sums = jnp.stack([jnp.sum(v) for v in jax.tree.leaves(square)])
+    mean = jnp.sum(sums) / trees.size(position)
     return jax.tree.map(lambda v: jnp.where(v > 0, v, mean.astype(v.dtype)), square)
 
 
@@ -188,11 +194,15 @@ def rmsprop(
             1e-5.
         gamma: add Γ_i = −(1 − a) g_i ∂_i g_i / (√V_i (ε + √V_i)²), the derivative of this
             step's G, exactly. That costs one Hessian-vector product a parameter: for small
-            models. It is left out while V rests on fewer than 1/(1 − a) gradients: V begins
-            with g² of the first, and where that happens to be small Γ, of order 1/g², would
-            throw the chain away. False leaves it out always, as the paper does in practice.
+            models. It is left out while V rests on fewer than 1/(1 − a) gradients: where the
+            first happen to be small Γ, of order 1/g², would throw the chain away. False leaves
+            it out always, as the paper does in practice.
         freeze_after: steps after which V stands still, best the burn-in: the draws' law is
             then that of SGLD with a constant metric. None: never.
+
+    V begins with g² of the first gradient, or where that is more with a T ‖H_i‖, H_i the row of
+    the Hessian at the start: at an optimum g ≈ 0, and G would be 1/ε. That asks for a kernel's
+    `init` with the data, as in `sample`; without them it is g² alone.
 
     Without Γ and as h → 0 at fixed a, draws on one parameter come from e^{−U/T} (ε + |g|);
     with it from e^{−U/T} (ε + |g|)^a, since V also depends on the position through the

@@ -16,6 +16,10 @@ and the step is the largest that keeps all of
                      0, what the word's exact law on an oscillator of curvature k gives for
                      sweeps in random order, in the worse of the two directions
 
+A kernel that takes the heat of noise out of itself (`sgnht`) is held to less: 5% of what is left,
+by the spread of the noise over the coordinates, beyond what chance makes of 512 batches, and
+h ≤ √(T/s̄²)/2, s̄² the mean over them.
+
 Then a chain makes 200 steps. Where it leaves the finite numbers the step is halved; where it
 is a quarter too hot, 16 more chains decide: halved where their mean is, too, and by four of
 its standard errors; six halvings at most. At the trial's steepest place λ and s² are measured
@@ -32,7 +36,7 @@ import math
 
 import jax
 
-from sgmcmc._curvature import Noise, gradient_noise, largest_curvature
+from sgmcmc._curvature import Noise, Spread, gradient_noise, largest_curvature
 from sgmcmc.kernels._base import AbstractDynamics
 from sgmcmc.tuning._limits import limits_of
 from sgmcmc.tuning._mode import NOISE_COST, POWER_COST, Mode, ModeKeys, bound, measure_mode
@@ -60,7 +64,7 @@ def choose_by_curvature(
     search_key, power_key, batches_key, trial_key = jax.random.split(key, 4)
     keys = ModeKeys(search_key, power_key, batches_key)
     mode = measure_mode(keys, kernel, problem)
-    tuning = _allowed(kernel, problem, mode.curvature, mode.noise)
+    tuning = _allowed(kernel, problem, mode.curvature, mode.noise, mode.spread)
     tuning = tuning.costing(mode.gradient_evaluations)
     return _tried(tuning, kernel, problem, mode, power_key, trial_key), mode.position
 
@@ -84,7 +88,7 @@ def _tried(
         tuning = tuning.costing(_measuring_cost(problem))
         if measured is None:
             return tuning
-        allowed = _allowed(kernel, problem, *measured)._replace(
+        allowed = _allowed(kernel, problem, *measured, mode.spread)._replace(
             halvings=tuning.halvings, gradient_evaluations=tuning.gradient_evaluations
         )
         step = min(tuning.step_size, allowed.step_size)
@@ -122,12 +126,19 @@ def _measuring_cost(problem: Problem) -> int:
 
 
 def _allowed(
-    kernel: AbstractDynamics, problem: Problem, curvature: float, noise: Noise | None
+    kernel: AbstractDynamics,
+    problem: Problem,
+    curvature: float,
+    noise: Noise | None,
+    spread: Spread | None,
 ) -> Tuning:
     """The longest step that all rules allow, before any trial."""
     pairs = [] if noise is None else [(float(s), float(k)) for s, k in noise]
     temperature = temperature_of(kernel)
-    friction, limits = limits_of(kernel, curvature, pairs, temperature, problem.sweep)
+    friction, limits = limits_of(kernel, curvature, pairs, temperature, problem.sweep, spread)
     reason = min(limits, key=lambda name: limits[name])
     largest = 0.0 if noise is None else noise.largest
-    return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0)
+    measured = None
+    if spread is not None:
+        measured = {f"{name} noise": float(x) for name, x in spread._asdict().items()}
+    return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0, measured)

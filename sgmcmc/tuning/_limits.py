@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
+from sgmcmc._curvature import Spread
 from sgmcmc.kernels._base import AbstractDynamics
 from sgmcmc.kernels._flows import LANGEVIN
 from sgmcmc.kernels._splitting import SplittingKernel
@@ -27,6 +28,7 @@ def limits_of(
     noises: Sequence[DirectionNoise],
     temperature: float,
     sweep: int,
+    spread: Spread | None = None,
 ) -> tuple[float | None, dict[str, float]]:
     """The friction, where it is to be chosen, and the step that each rule allows.
 
@@ -36,6 +38,7 @@ def limits_of(
         noises: along some directions.
         temperature: T.
         sweep: steps in a sweep through the data; 0 where batches are independent.
+        spread: of the noise over the coordinates, where the kernel takes its mean out.
     """
     word = _lawful_word(kernel)
     overdamped, asked = kernel.friction is None, 0.0
@@ -48,6 +51,10 @@ def limits_of(
     ratio = 1 / RULES.friction_steps if auto else asked / unit
     edge = _stability(word, ratio)
     limits = {"stability": edge / 2 / unit, "discretisation": _accurate(word, ratio, edge) / unit}
+
+    if spread is not None:
+        limits |= _cooled(spread, None if auto else asked, temperature)
+        return (auto_friction(min(limits.values())) if auto else None), limits
 
     largest = max((variance for variance, _ in noises), default=0.0)
     if overdamped:
@@ -69,6 +76,31 @@ def limits_of(
         # What a sweep leaves of the noise is less than that of independent batches.
         limits["gradient noise"] = max(independent, swept)
     return (auto_friction(min(limits.values())) if auto else None), limits
+
+
+def _cooled(spread: Spread, friction: float | None, temperature: float) -> dict[str, float]:
+    """The steps that a thermostat's kernel may make under gradient noise; {} without noise.
+
+    It is ξ̄ = γ + h s̄²/(2T), s̄² the mean over coordinates, and one of variance s² is off by the
+    share h (s² − s̄²)/(2T ξ̄). And a step's noise may have an eighth of the friction of a whole step,
+    h²s̄²/(2T) ≤ 1/8, or all positions are too cold.
+
+    Args:
+        spread: of the noise.
+        friction: γ; None: 1/(10 h).
+        temperature: T.
+    """
+    mean = float(spread.mean)
+    if not mean > 0:
+        return {}
+    limits = {"thermostat": math.sqrt(temperature / mean) / 2}
+    left = spread.uneven - RULES.tolerance * mean
+    if left > 0 and friction is None:
+        heat = RULES.friction_steps / 2 * left
+        limits["gradient noise"] = math.sqrt(RULES.tolerance * temperature / heat)
+    elif left > 0 and friction is not None:
+        limits["gradient noise"] = 2 * friction * temperature * RULES.tolerance / left
+    return limits
 
 
 def _lawful_word(kernel: AbstractDynamics) -> Word:

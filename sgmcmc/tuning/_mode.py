@@ -13,14 +13,18 @@ import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc._curvature import (
+    SPREAD_BATCHES,
     Noise,
+    Spread,
     Stiffest,
     draw_batches,
     gradient_noise,
     largest_curvature,
+    noise_spread,
     squared_slope,
 )
 from sgmcmc.kernels._base import AbstractDynamics
+from sgmcmc.kernels._splitting import SplittingKernel
 from sgmcmc.optim._find_mode import find_mode
 from sgmcmc.tuning._problem import Problem, temperature_of
 from sgmcmc.tuning._rules import RULES
@@ -47,6 +51,7 @@ class Mode(NamedTuple):
         noise: of the gradient's estimate; None where gradients are of all data.
         batches: those measured on, with a leading axis; None without data.
         gradient_evaluations: minibatch gradients spent.
+        spread: of the noise over coordinates, for a kernel that takes its mean out; else None.
     """
 
     position: PyTree
@@ -54,6 +59,7 @@ class Mode(NamedTuple):
     noise: Noise | None
     batches: PyTree
     gradient_evaluations: int
+    spread: Spread | None = None
 
 
 def measure_mode(keys: ModeKeys, kernel: AbstractDynamics, problem: Problem) -> Mode:
@@ -81,7 +87,12 @@ def measure_mode(keys: ModeKeys, kernel: AbstractDynamics, problem: Problem) -> 
     if not problem.noisy:
         return Mode(position, curvature, None, batches, spent)
     noise = gradient_noise(kernel, position, batches, problem.data, position, stiffest.direction)
-    return Mode(position, curvature, noise, batches, spent + NOISE_COST * count)
+    spent += NOISE_COST * count
+    if not (isinstance(kernel, SplittingKernel) and kernel.cools):
+        return Mode(position, curvature, noise, batches, spent)
+    key = jax.random.fold_in(keys.search, RULES.max_searches)
+    spread = noise_spread(kernel, position, problem.measured, problem.data, key)
+    return Mode(position, curvature, noise, batches, spent + SPREAD_BATCHES, spread)
 
 
 def bound(stiffest: Stiffest) -> float:

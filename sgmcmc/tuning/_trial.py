@@ -63,6 +63,7 @@ def halved_until_good(
     Raises:
         FloatingPointError: not even after six halvings.
     """
+    kernel = kernel.for_burnin(RULES.trial_steps)
     while True:
         trial = trial_of(
             with_tuning(kernel, tuning), start, source, jax.random.clone(key), temperature

@@ -14,6 +14,8 @@ from tests.compare import assert_close, assert_same_bits, assert_same_tree, flat
 from tests.problems import regression
 
 CHAINS, DRAWS = 128, 400
+# Where users start: at 0, at draws of the prior, far out, at the mode; as many chains of each.
+STARTS = ("zero", "prior", "far", "mode")
 
 
 class Case:
@@ -25,7 +27,7 @@ class Case:
         self.problem = regression(lambda: self.traces.append(1))
         self.kernel = row.kernel(self.problem)
 
-    def sample(self, kernel=None, **options):
+    def sample(self, kernel=None, params=None, **options):
         """A short run from the problem's start."""
         row, problem = self.row, self.problem
         given = {
@@ -37,19 +39,31 @@ class Case:
             given |= {"batch_size": row.batch_size, "stream": row.stream}
         kernel = self.kernel if kernel is None else kernel
         data = problem.data if row.needs_data else None
-        return sgmcmc.sample(jax.random.key(1), kernel, problem.start, data, **{**given, **options})
+        params = problem.start if params is None else params
+        return sgmcmc.sample(jax.random.key(1), kernel, params, data, **{**given, **options})
 
     @functools.cached_property
     def straight(self):
         """The run that others are compared with."""
         return self.sample()
 
+    def starts(self):
+        """The first position of each chain of `many`, one after another."""
+        prior = np.random.default_rng(0).normal(size=(CHAINS // len(STARTS), 3))
+        places = [np.zeros(3), prior, np.full(3, self.row.far), self.problem.mean]
+        for place in np.concatenate([np.broadcast_to(p, prior.shape) for p in places]):
+            yield {
+                "b": jnp.asarray(place[0], jnp.float32),
+                "w": jnp.asarray(place[1:], jnp.float32),
+            }
+
     def many(self, kernel, num_burnin):
         """400 draws, four steps apart, of each of 128 chains under gradients of all data."""
+        starts = self.starts()
         given = {"stream": "reshuffled", "batch_size": None} if self.row.needs_data else {}
         return self.sample(
-            kernel, num_chains=CHAINS, num_burnin=num_burnin, num_samples=DRAWS, thinning=4,
-            reducers=None, **given,
+            kernel, lambda key: next(starts), num_chains=CHAINS, num_burnin=num_burnin,
+            num_samples=DRAWS, thinning=4, reducers=None, **given,
         )  # fmt: skip
 
     def law(self, kernel):
@@ -271,7 +285,10 @@ def test_temperature_zero_optimises(case):
 
 
 def test_its_law(case):
-    """Exact algebra where a step is affine, else both moments of a run."""
+    """Exact algebra where a step is affine, else both moments of a run.
+
+    And from every start that users make, after the default burn-in of 1,000 steps.
+    """
     if case.row.affine:
         _check_algebra(case)
     else:
@@ -293,6 +310,10 @@ def _check_algebra(case):
         scale = np.linalg.inv(np.linalg.cholesky(problem.covariance))
         error = scale @ (law.covariance - problem.covariance) @ scale.T
         errors.append(np.abs(error).max())
+        if step_size == row.step_size:
+            # Second moments settle as the 1,000th power: from a far start, of 30,000 nats, to 1e-5.
+            fall = np.sum((scale @ (row.far - problem.mean)) ** 2)
+            assert fall * law.spectral_radius**1_000 < 1e-5
     large, small = errors
     assert large <= row.bias + 1e-6
     assert small < 1e-6 or small <= 1.2 * large / 2**kernel.traits.order
@@ -304,9 +325,11 @@ def _check_moments(case):
     A chain's mean is one of 128 independent numbers, so that the error is known whatever the
     autocorrelation. A false alarm in 400,000 a comparison (Student's t of 127), in 7,000 for
     the 54 of all rows. An error of a quarter in a variance is always seen beyond the bias.
+    Then the 32 chains of each start by themselves, to eight standard errors: 5e-9 a comparison
+    (Student's t of 31), and an error of three quarters is always seen.
     """
     row, problem = case.row, case.problem
-    run = case.many(case.kernel, num_burnin=row.burnin)
+    run = case.many(case.kernel, num_burnin=1_000)
     x, weights = flat(run.draws) - problem.mean, run.weights[..., None]
     assert x.shape == (CHAINS, DRAWS, 3)
     variance = np.diag(problem.covariance) + row.spread
@@ -320,6 +343,11 @@ def _check_moments(case):
         assert np.all(5 * error < 0.25), f"{name}: too few draws to see an error of a quarter"
         found = by_chain.mean(axis=0)
         assert np.all(np.abs(found) < 5 * error + row.bias), f"{name}: {found} ± {error}"
+        for start, chains in zip(STARTS, np.split(by_chain, len(STARTS)), strict=True):
+            error = chains.std(axis=0, ddof=1) / np.sqrt(len(chains))
+            assert np.all(8 * error < 0.75), f"{name} from {start}: ± {error}"
+            found = chains.mean(axis=0)
+            assert np.all(np.abs(found) < 8 * error + row.bias), f"{name} from {start}: {found}"
 
 
 def _shapes(tree):
