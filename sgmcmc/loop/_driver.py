@@ -167,15 +167,18 @@ def drive(job: AbstractJob[Result], chunk_steps: int | None, progress: bool) -> 
     began = time.perf_counter()
     job.begin()
     job.compile_time = time.perf_counter() - began
+    presses = Presses()
     try:
-        with Presses() as presses:
+        with presses:
             try:
                 return _result(job, chunk_steps, progress, presses)
             except BaseException as error:
                 keep(error, job)
                 raise
     except BaseException as error:
-        keep(error, job)  # once more, for an error that broke into the keeping itself
+        # Once more, for an error that broke into the keeping, or the putting back, itself.
+        presses.put_back()
+        keep(error, job)
         raise
 
 
@@ -253,6 +256,10 @@ class Presses:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.put_back()
+
+    def put_back(self) -> None:
+        """The usual handler again, unless somebody has set another on the way."""
         if self._usual is not None and signal.getsignal(signal.SIGINT) == self._handle:
             signal.signal(signal.SIGINT, self._usual)
 

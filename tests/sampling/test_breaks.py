@@ -72,11 +72,12 @@ def test_an_exception_at_any_place(live, straight, kind):
     A carry that is ahead of its counter, or draws of either, repeat or skip steps; one that a
     chunk has taken with it leaves no way on.
     """
-    partial, seen = 0, events(live, kind)
+    partial, seen, handler = 0, events(live, kind), signal.getsignal(signal.SIGINT)
     for place in each_line_once(seen) if kind == "line" else range(0, len(seen), 97):
         job = Sampling(live, None)
         with pytest.raises(Break) as caught, at_event(MODULES, place, kind=kind):
             drive(job, 4, False)
+        assert signal.getsignal(signal.SIGINT) is handler
         broken = vars(caught.value).get("run")
         if broken is None:
             assert job.steps == 0  # it broke off before there was anything
