@@ -170,14 +170,21 @@ def drive(job: AbstractJob[Result], chunk_steps: int | None, progress: bool) -> 
     presses = Presses()
     try:
         with presses:
-            try:
-                return _result(job, chunk_steps, progress, presses)
-            except BaseException as error:
-                keep(error, job)
-                raise
+            return _kept_result(job, chunk_steps, progress, presses)
     except BaseException as error:
         # Once more, for an error that broke into the keeping, or the putting back, itself.
         presses.put_back()
+        keep(error, job)
+        raise
+
+
+def _kept_result(
+    job: AbstractJob[Result], chunk_steps: int | None, progress: bool, presses: Presses
+) -> Result:
+    """`_result`, whose errors carry what was made; no press breaks into that."""
+    try:
+        return _result(job, chunk_steps, progress, presses)
+    except BaseException as error:
         keep(error, job)
         raise
 
