@@ -30,6 +30,7 @@ from sgmcmc.diagnostics.learning._record import (
     chains_apart,
     drifts,
 )
+from sgmcmc.loop._driver import Presses, ends_all
 from sgmcmc.types import Key, PyTree
 
 if TYPE_CHECKING:
@@ -206,24 +207,29 @@ def learning_sweep(
     cells, done = np.full(shape, None, object), 0
     key = checks.typed_key(key)
     places = zip(np.ndindex(shape), itertools.product(*axes.values()), strict=True)
-    for i, (at, values) in enumerate(places):
-        one = jax.random.fold_in(key, i)
-        try:
-            cells[at] = measure(
-                one, posterior, params, data, **dict(zip(AXES, values, strict=True)), **options
-            )
-        except FloatingPointError:
-            pass  # the cell is "lost"
-        except BaseException as error:
-            if done:
-                vars(error)["sweep"] = judge_cells(axes, cells, done)
-                error.add_note("The cells that were done are in this error's `.sweep`.")
-            raise
-        found: LearningCoefficient | None = cells[at]
-        if found is not None and found.run.interrupted:
-            break
-        done += 1
+    with Presses() as presses, presses.raising():
+        for i, (at, values) in enumerate(places):
+            one = jax.random.fold_in(key, i)
+            try:
+                cells[at] = measure(
+                    one, posterior, params, data, **dict(zip(AXES, values, strict=True)), **options
+                )
+            except FloatingPointError:
+                pass  # the cell is "lost"
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and presses.pressed == 1:
+                    break  # by the first press, which came before the cell had draws
+                if done:
+                    _carry(error, judge_cells(axes, cells, done))
+                raise
+            made: Any = cells[at]
+            whole = made is not None and not made.run.interrupted
+            done += whole or not presses.pressed
+            if presses.pressed:
+                break
     swept = judge_cells(axes, cells, done)
+    if presses.pressed and ends_all():
+        raise _carry(KeyboardInterrupt(), swept)
     if swept.interrupted:
         warnings.warn(
             f"learning_sweep: Ctrl-C ended it after {done} of {cells.size} cells",
@@ -231,6 +237,12 @@ def learning_sweep(
             stacklevel=2,
         )
     return swept
+
+
+def _carry(error: BaseException, swept: LearningSweep) -> BaseException:
+    vars(error)["sweep"] = swept
+    error.add_note("The cells that were done are in this error's `.sweep`.")
+    return error
 
 
 def judge_cells(

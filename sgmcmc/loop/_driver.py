@@ -133,29 +133,23 @@ def ctrl_c_ends_all() -> Iterator[None]:
         _ends_all.reset(token)
 
 
-class Keeping(Generic[Result]):
-    """What breaks off the block within carries what its job has made, as its `job.kept_as`."""
+def ends_all() -> bool:
+    """Whether this is within `ctrl_c_ends_all`."""
+    return _ends_all.get()
 
-    def __init__(self, job: AbstractJob[Result]) -> None:
-        self._job = job
 
-    def __enter__(self) -> None:
+def keep(error: BaseException, job: AbstractJob[Any]) -> None:
+    """Let an error that broke a job off carry what was made, as its `job.kept_as`."""
+    has = vars(error).get(job.kept_as)
+    if has is not None and has is job.handed:
         return
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        job = self._job
-        if error is None:
-            return
-        has = vars(error).get(job.kept_as)
-        if has is not None and has is job.handed:
-            return
-        if job.handed is None:
-            # The error that broke it off is the one to see, not one of what it left behind.
-            with contextlib.suppress(Exception):
-                job.handed = job.kept()
-        if job.handed is not None:
-            vars(error)[job.kept_as] = job.handed
-            error.add_note(f"What was made so far is in this error's `.{job.kept_as}`.")
+    if job.handed is None:
+        # The error that broke it off is the one to see, not one of what it left behind.
+        with contextlib.suppress(Exception):
+            job.handed = job.kept()
+    if job.handed is not None:
+        vars(error)[job.kept_as] = job.handed
+        error.add_note(f"What was made so far is in this error's `.{job.kept_as}`.")
 
 
 def drive(job: AbstractJob[Result], chunk_steps: int | None, progress: bool) -> Result:
@@ -173,24 +167,46 @@ def drive(job: AbstractJob[Result], chunk_steps: int | None, progress: bool) -> 
     began = time.perf_counter()
     job.begin()
     job.compile_time = time.perf_counter() - began
-    # Twice, for an error that breaks into the keeping itself.
-    with _Presses() as presses, Keeping(job), Keeping(job):
-        _make_chunks(job, chunk_steps, progress, presses)
-        job.pressed = presses.pressed
-        early = presses.pressed and not job.finished()
-        if early and _ends_all.get():
-            raise KeyboardInterrupt
-        with presses.raising():
-            result = job.result(early)
-            error = job.failure(result)
-        job.handed = result
-        if error is not None:
-            raise error
-        return result
+    presses = Presses()
+    try:
+        with presses:
+            return _kept_result(job, chunk_steps, progress, presses)
+    except BaseException as error:
+        # Once more, for an error that broke into the keeping, or the putting back, itself.
+        presses.put_back()
+        keep(error, job)
+        raise
+
+
+def _kept_result(
+    job: AbstractJob[Result], chunk_steps: int | None, progress: bool, presses: Presses
+) -> Result:
+    """`_result`, whose errors carry what was made; no press breaks into that."""
+    try:
+        return _result(job, chunk_steps, progress, presses)
+    except BaseException as error:
+        keep(error, job)
+        raise
+
+
+def _result(
+    job: AbstractJob[Result], chunk_steps: int | None, progress: bool, presses: Presses
+) -> Result:
+    _make_chunks(job, chunk_steps, progress, presses)
+    job.pressed = presses.pressed > 0
+    if job.pressed and ends_all():
+        raise KeyboardInterrupt
+    with presses.raising():
+        result = job.result(job.pressed and not job.finished())
+        error = job.failure(result)
+    job.handed = result
+    if error is not None:
+        raise error
+    return result
 
 
 def _make_chunks(
-    job: AbstractJob[Any], chunk_steps: int | None, progress: bool, presses: _Presses
+    job: AbstractJob[Any], chunk_steps: int | None, progress: bool, presses: Presses
 ) -> None:
     bar = Progress(job.total, progress, name=job.name)
     wanted, on_chunk = chunk_steps or 1, _on_chunk.get()
@@ -211,39 +227,46 @@ def _make_chunks(
         bar.close()
 
 
-def _look(job: AbstractJob[Any], on_chunk: OnChunk | None, presses: _Presses) -> None:
+def _look(job: AbstractJob[Any], on_chunk: OnChunk | None, presses: Presses) -> None:
     with presses.raising():
         job.between()
         if on_chunk is not None:
             on_chunk(job)
 
 
-class _Presses:
+class Presses:
     """What Ctrl-C does while a job is driven: the first press is noted, a second is the usual one.
 
     The second one breaks off chunks, users' functions and results under way, and nothing else:
-    not what puts the made in safety. A job within another's (a fit in an evaluation) tells that
-    one too. A process that ignores Ctrl-C, or whose handler is not Python's and could not be put
-    back, goes on as it did.
+    not what puts the made in safety. One within another's block (a fit in an evaluation, a cell
+    of a sweep) ends with that one, and tells it of every press. A process that ignores Ctrl-C, or
+    whose handler is not Python's and could not be put back, goes on as it did.
 
     Attributes:
-        pressed: whether it was.
+        pressed: how often it was.
     """
 
     def __init__(self) -> None:
-        self.pressed, self._raises = False, False
+        self.pressed, self._raises = 0, False
         self._usual: Any = None
 
-    def __enter__(self) -> _Presses:
+    def __enter__(self) -> Presses:
         if threading.current_thread() is threading.main_thread():
             usual = signal.getsignal(signal.SIGINT)
             if usual is not None and usual is not signal.SIG_IGN:
                 self._usual = usual
+                outer = self._outer()
+                if outer is not None:
+                    self.pressed = outer.pressed
                 with contextlib.suppress(ValueError):  # not in the main interpreter
                     signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.put_back()
+
+    def put_back(self) -> None:
+        """The usual handler again, unless somebody has set another on the way."""
         if self._usual is not None and signal.getsignal(signal.SIGINT) == self._handle:
             signal.signal(signal.SIGINT, self._usual)
 
@@ -257,15 +280,23 @@ class _Presses:
             self._raises = False
 
     def _handle(self, number: int, frame: Any) -> None:
-        first, self.pressed = not self.pressed, True
-        usual = self._usual
-        if first:
-            if isinstance(usual, MethodType) and isinstance(usual.__self__, _Presses):
-                usual(number, frame)
-        elif self._raises:
-            self._raises = False
-            if callable(usual):
-                usual(number, frame)
-            else:  # the system's own, which ends the process
-                signal.signal(signal.SIGINT, usual)
-                signal.raise_signal(signal.SIGINT)
+        usual = self._noted()
+        if self.pressed < 2 or not self._raises:
+            return
+        self._raises = False
+        if callable(usual):
+            usual(number, frame)
+        else:  # the system's own, which ends the process
+            signal.signal(signal.SIGINT, usual)
+            signal.raise_signal(signal.SIGINT)
+
+    def _noted(self) -> Any:
+        """Count a press, in all blocks around this one too; the handler before the outermost."""
+        self.pressed += 1
+        outer = self._outer()
+        return self._usual if outer is None else outer._noted()
+
+    def _outer(self) -> Presses | None:
+        """The block around this one, whose handler was the usual one."""
+        owner = self._usual.__self__ if isinstance(self._usual, MethodType) else None
+        return owner if isinstance(owner, Presses) else None

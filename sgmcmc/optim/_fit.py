@@ -21,7 +21,7 @@ from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.gradients._base import shared
-from sgmcmc.loop._driver import AbstractJob, Facts, Keeping, drive
+from sgmcmc.loop._driver import AbstractJob, Facts, drive
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams._streams import Stream
 from sgmcmc.types import Array, Batch, Key, PyTree
@@ -126,9 +126,7 @@ def fit(
     every = total if evaluate is None else (evaluate_every or epoch)
     moving = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), moving)
     job = _Fitting(inputs, moving, total, num_replicas or 1, evaluate, every)
-    # Around `drive` too, for an error between its end and ours.
-    with Keeping(job):
-        return drive(job, chunk_steps, progress)
+    return drive(job, chunk_steps, progress)
 
 
 def _total(num_steps: int | None, num_epochs: int | None, epoch: int, data: PyTree) -> int:

@@ -14,12 +14,13 @@ import numpy as np
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc.loop._chunk import NO_STEP, Carry, Inputs, Recorded, run_chunk
+from sgmcmc.loop._driver import drive
 from sgmcmc.loop._start import begun, kept, placed
 from sgmcmc.sampling import _archive as archive
 from sgmcmc.sampling import _describe as describe
 from sgmcmc.sampling._draws import collector, require_room
 from sgmcmc.sampling._inputs import Request, total_steps, warn_of_places, with_step
-from sgmcmc.sampling._job import Lost, Sampling, driven
+from sgmcmc.sampling._job import Lost, Sampling
 from sgmcmc.sampling._plan import Settings
 from sgmcmc.sampling._run import AbstractContinuation, Frozen, Run, Unsaved
 from sgmcmc.tuning._record import Tuning
@@ -57,7 +58,7 @@ class Live(AbstractContinuation):
         if settings.total_time is None:
             require_room(one, settings.num_chains, goal)
         live = dataclasses.replace(self, settings=settings, goal=goal)
-        return driven(Sampling(live, run), progress)
+        return drive(Sampling(live, run), settings.chunk_steps, progress)
 
     def frozen(self) -> Frozen:
         """The carry's arrays, and the kernel's fingerprint."""

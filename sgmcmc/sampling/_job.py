@@ -12,7 +12,7 @@ import numpy as np
 
 from sgmcmc import _tree as trees
 from sgmcmc.loop._chunk import NO_STEP, Carry, Piece, Recorded, run_chunk
-from sgmcmc.loop._driver import AbstractJob, Facts, Keeping, drive
+from sgmcmc.loop._driver import AbstractJob, Facts
 from sgmcmc.sampling import _describe as describe
 from sgmcmc.sampling._draws import DrawnArrays, blank
 from sgmcmc.sampling._plan import draws_until, next_piece
@@ -251,17 +251,6 @@ class Sampling(AbstractJob[Run]):
         """A finished chunk, waited for: an error of the device is raised here, not later."""
         made = run_chunk(self.live.inputs, piece.from_step(self.at.steps), carry)
         return jax.block_until_ready(made)
-
-
-def driven(job: Sampling, progress: bool) -> Run:
-    """The run of a job.
-
-    Raises:
-        NonFiniteError: it had to stop.
-    """
-    # Around `drive` too, for an error between its end and ours.
-    with Keeping(job):
-        return drive(job, job.settings.chunk_steps, progress)
 
 
 class _Spent(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from sgmcmc.kernels._base import require_kernel
-from sgmcmc.loop._driver import Keeping
+from sgmcmc.loop._driver import drive, keep
 from sgmcmc.sampling._continuation import prepare
 from sgmcmc.sampling._inputs import Request, choice_of_step, most_draws, with_step
-from sgmcmc.sampling._job import FEWEST, Sampling, driven
+from sgmcmc.sampling._job import FEWEST, Sampling
 from sgmcmc.sampling._plan import Settings
 from sgmcmc.sampling._run import Run
 from sgmcmc.streams._streams import Stream
@@ -104,8 +104,8 @@ def sample(
         # The same numbers each time that a step is tried: a copy of the key each.
         chosen = dataclasses.replace(request.again(), kernel=with_step(kernel, tuning))
         job = Sampling(prepare(chosen, tuning), None)
-        with Keeping(job):
-            run = driven(job, progress)
+        try:
+            run = drive(job, job.settings.chunk_steps, progress)
             if tuning is None or not job.unsuited():
                 _say_what_is_stuck(run)
                 return run
@@ -115,6 +115,9 @@ def sample(
                     "accepted. Give a step_size, rescale the parameters (metric=), or start "
                     "elsewhere"
                 )
+        except BaseException as error:
+            keep(error, job)
+            raise
         tuning = tuning.halved()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ import pytest
 from jax.tree_util import Partial
 
 import sgmcmc
-from sgmcmc.diagnostics import LearningCoefficient, learning_sweep
+from sgmcmc.diagnostics import LearningCoefficient, learning_coefficient, learning_sweep
+from sgmcmc.diagnostics.learning import _coefficient as coefficient
 from sgmcmc.diagnostics.learning._sweep import judge_cells
+from sgmcmc.loop._driver import watching
 from tests.diagnostics.test_learning_coefficient import (
     BAOAB,
     _normal,
@@ -248,3 +251,91 @@ def test_bad_posteriors():
         sweep(_crater, jnp.zeros(3), np.zeros(2), **given)
     with pytest.raises(TypeError, match="posterior: got int"):
         learning_sweep(jax.random.key(0), 3, jnp.zeros(3), np.zeros(10), **given)
+
+
+def broken_sweep(press, at=800, **options):
+    """Three cells of 4 · 400 steps each, `press` called as the second has made 800."""
+    data, jobs = np.zeros(1_000, np.float32), []
+
+    def watch(job):
+        if job.steps == 0:
+            jobs.append(job)
+        if len(jobs) == 2 and job.steps == at:
+            press()
+
+    with watching(watch):
+        return sweep(
+            Partial(_quadratic, jnp.ones(4)), jnp.zeros(4), data, step_sizes=(1e-3,),
+            precisions=(0.5, 1.0, 2.0), batch_sizes=(1,), evaluation_data=data[:1],
+            num_steps=1_200, num_burnin=400, thinning=4, **options,
+        ), [job.steps for job in jobs]  # fmt: skip
+
+
+def press_once():
+    signal.raise_signal(signal.SIGINT)
+
+
+def press_twice():
+    press_once()
+    press_once()
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    """Chunks of 100 steps."""
+    monkeypatch.setattr(
+        coefficient, "sample", functools.partial(coefficient.sample, chunk_steps=100)
+    )
+
+
+@pytest.mark.parametrize(("at", "made"), [(800, [1600, 800]), (0, [1600, 0]), (1600, [1600, 1600])])
+def test_ctrl_c_ends_a_sweep(chunks, at, made):
+    """What was done is judged, the rest is marked, and a warning says so; none of it is stable."""
+    with pytest.warns(UserWarning, match=rf"Ctrl-C ended it after {1 + (at == 1600)} of 3 cells"):
+        found, steps = broken_sweep(press_once, at)
+    assert steps == made
+    words = found.table["verdict"].tolist()
+    assert words[0] != "interrupted"
+    assert words[1:] == [words[1] if at == 1600 else "interrupted", "interrupted"]
+    assert found.interrupted
+    assert f"Ctrl-C ended it, with {words.count('interrupted')} of them to do" in repr(found)
+    cell = found.cells[0, 1, 0, 0]
+    assert (cell is None) == (at == 0)
+    if at == 800:
+        assert any("Ctrl-C ended the run after 100 of 300 draws" in x for x in cell.warnings)
+
+
+def test_a_sweep_that_breaks_off_carries_its_cells(chunks):
+    """A second Ctrl-C, an error, and one press in a program of several runs."""
+
+    def fail():
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room") as memory:
+        broken_sweep(fail)
+    with pytest.raises(KeyboardInterrupt) as twice:
+        broken_sweep(press_twice)
+    with sgmcmc.loop.ctrl_c_ends_all(), pytest.raises(KeyboardInterrupt) as program:
+        broken_sweep(press_once)
+    for caught in (memory, twice, program):
+        assert caught.value.sweep.table["verdict"].tolist()[1:] == ["interrupted"] * 2
+    assert memory.value.run.num_steps == twice.value.run.num_steps == 800
+
+
+def test_ctrl_c_before_there_is_an_estimate(chunks):
+    """A learning coefficient says on how many draws it rests, or is none."""
+    data = np.zeros(1_000, np.float32)
+    posterior = sgmcmc.Posterior(Partial(_quadratic, jnp.ones(4)), flat, data_size=1_000)
+
+    def run(at):
+        with watching(lambda job: press_once() if job.steps == at else None):
+            return learning_coefficient(
+                jax.random.key(0), posterior, jnp.zeros(4), data, precision=1.0, step_size=1e-3,
+                batch_size=1, evaluation_data=data[:1], num_steps=1_200, num_burnin=400, thinning=4,
+            )  # fmt: skip
+
+    with pytest.warns(UserWarning, match="Ctrl-C ended the run after 100 of 300 draws a chain"):
+        assert run(800).trace.shape == (16, 100)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(400)
+    assert caught.value.run.num_steps == 400

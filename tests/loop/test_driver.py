@@ -101,6 +101,104 @@ def test_ctrl_c_ends_it_after_the_chunk():
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.fixture
+def sigint():
+    """The handler of Ctrl-C is the test's own business, and put back."""
+    usual = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+def press_at(*steps):
+    return watching(lambda job: signal.raise_signal(signal.SIGINT) if job.steps in steps else None)
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on(sigint):
+    """`trap '' INT`, or a background job: the handler is SIG_IGN, and stays."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with press_at(4, 6):
+        assert drive(Sleeper(), 2, progress=False) == (30, False)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch):
+    """It could not be put back: `signal.signal` takes no None."""
+    monkeypatch.setattr(driver.signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(driver.signal, "signal", None)
+    assert drive(Sleeper(), 2, progress=False) == (30, False)
+
+
+def test_a_handler_of_ones_own(sigint):
+    """It sees the second press, and one that was set on the way stays set."""
+    seen = []
+    signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    with watching_twice():
+        assert drive(Sleeper(), 2, progress=False) == (4, True)
+    assert seen == [signal.SIGINT]
+
+    def own(job):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with watching(own):
+        drive(Sleeper(), 2, progress=False)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def watching_twice():
+    """Two presses after four steps."""
+
+    def press(job):
+        if job.steps == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    return watching(press)
+
+
+def test_an_error_of_the_result_carries_it():
+    """What comes after the last chunk is protected too, and what cannot be kept hides no error."""
+
+    class Unsure(Sleeper):
+        def result(self, interrupted):
+            if not interrupted:
+                raise ValueError("mine")
+            return self.steps, interrupted
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        drive(Unsure(), 10, progress=False)
+    assert caught.value.slept == (30, True)
+
+    class Lost(Sleeper):
+        def kept(self):
+            raise OSError("the device is gone")
+
+    with pytest.raises(RuntimeError, match="no") as caught:
+        drive(Lost(fails_at=7), 3, progress=False)
+    assert not hasattr(caught.value, "slept")
+
+
+def test_within_another_job_the_inner_one_ends_with_it():
+    """One press ends both, two raise through both, and each error carries the outer's result."""
+    inner = []
+
+    def nested(presses):
+        def look(job):
+            if job.steps == 4 and not inner:
+                inner.append(None)
+                with watching_twice() if presses == 2 else press_at(4):
+                    inner.append(drive(Sleeper(), 2, progress=False))
+
+        return watching(look)
+
+    with nested(1):
+        assert drive(Sleeper(), 2, progress=False) == (4, True)
+    assert inner.pop() == (4, True)
+    inner.clear()
+    with nested(2), pytest.raises(KeyboardInterrupt) as caught:
+        drive(Sleeper(), 2, progress=False)
+    assert caught.value.slept == (4, True)
+
+
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, KeyboardInterrupt])
 def test_any_error_carries_what_was_made(error):
     """Of a chunk, of `between` or of a watcher; with a note that says where to look."""

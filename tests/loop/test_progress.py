@@ -77,6 +77,26 @@ def test_the_bar_is_closed_when_a_run_fails(monkeypatch):
     assert terminal.getvalue().endswith("\n")
 
 
+class Gone(io.StringIO):
+    """A pipe whose reader has left."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("kind", ["none", "closed", "broken", "broken terminal"])
+def test_a_run_outlives_its_standard_error(monkeypatch, kind):
+    """Progress is not worth a run: without a place to write to there is none."""
+    file = {"none": None, "broken": Gone()}.get(kind, io.StringIO())
+    if kind == "closed":
+        file.close()
+    if kind == "broken terminal":
+        file = Gone()
+        file.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", file)
+    assert run(progress=True).num_samples == 30
+
+
 def test_the_file_is_the_one_given():
     """A bar writes where it was told to."""
     file = Terminal()

@@ -1,6 +1,8 @@
 """`fit` is the plain optax loop: the same numbers, one trace, nothing lost on the way."""
 
+import copy
 import os
+import pickle
 import signal
 
 import equinox as eqx
@@ -12,7 +14,12 @@ import pytest
 
 import sgmcmc
 from sgmcmc import streams
+from sgmcmc._tree import named_leaves
+from sgmcmc.loop import _driver as driver
+from sgmcmc.optim import _fit as fits
 from sgmcmc.optim._fit import evaluated
+from tests.breaks import Break, at_event, each_line_once
+from tests.compare import assert_same_tree
 
 ROWS = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 START = {"w": jnp.ones(3), "b": jnp.zeros(())}
@@ -322,3 +329,70 @@ def test_bad_input(changed, error, message):
 def test_epochs_need_data():
     with pytest.raises(ValueError, match="num_epochs: got 2 without data"):
         fit(lambda p: jnp.sum(p["w"]), data=None, batch_size=None, num_epochs=2)
+
+
+def test_an_exception_at_any_place():
+    """At every line of the host's loop: parameters and losses are those of whole chunks.
+
+    Adam's state, momenta and all, is never ahead of the count of the steps.
+    """
+    # One optimizer, since each has functions of its own, and so a trace.
+    options = {"num_steps": 6, "chunk_steps": 2, "optimizer": optax.adam(0.1)}
+    made = {steps: fit(**{**options, "num_steps": steps}) for steps in (2, 4, 6)}
+    with at_event([driver, fits], -1) as seen:
+        fit(**options)
+    counts = set()
+    for place in each_line_once(seen):
+        with at_event([driver, fits], place):
+            try:
+                fit(**options)
+            except Break as error:
+                broken = vars(error).get("fitted")
+        if broken is None or broken.num_steps == 0:
+            continue
+        counts.add(broken.num_steps)
+        expected = made[broken.num_steps]
+        assert_same_tree(broken.params, expected.params)
+        assert_same_tree(broken.optimizer_state, expected.optimizer_state)
+        np.testing.assert_array_equal(broken.losses, expected.losses)
+    assert counts == {2, 4, 6}
+
+
+def test_a_failure_inside_a_chunk_keeps_the_parameters():
+    """An error of the compiled steps comes with the last chunk's parameters, not with None."""
+
+    def fails(value):
+        if value > 3:
+            raise RuntimeError("out of luck")
+        return value
+
+    def loss(params, rows):
+        shape = jax.ShapeDtypeStruct((), params["b"].dtype)
+        steps = jax.pure_callback(fails, shape, jax.lax.stop_gradient(params["b"]))
+        return mean_loss({"w": params["w"], "b": 0.0}, rows) - params["b"] + 0 * steps
+
+    with pytest.raises(Exception, match="out of luck") as caught:
+        fit(loss, optimizer=optax.sgd(1.0), num_steps=50, chunk_steps=2)
+    fitted = caught.value.fitted
+    assert fitted.num_steps == len(fitted.losses) == 4
+    assert fitted.params["b"] == 4
+
+
+def test_errors_and_fits_can_be_pickled():
+    """From another process comes what was made, in containers that it can come in."""
+    model = {"net": network(3, 2, 1), "rows": jnp.ones(3)}
+
+    def loss(params, rows):
+        return jnp.mean(jax.vmap(params["net"])(rows)) * jnp.inf
+
+    for params, lost in ((START, lambda p, rows: jnp.inf * p["b"]), (model, loss)):
+        with pytest.raises(sgmcmc.optim.NonFiniteLossError) as caught:
+            fit(lost, params, num_steps=3)
+        error = pickle.loads(pickle.dumps(caught.value))
+        assert type(error) is sgmcmc.optim.NonFiniteLossError
+        assert str(error) == str(caught.value)
+        assert error.fitted.num_steps == caught.value.fitted.num_steps
+        arrays = dict(named_leaves(eqx.filter(caught.value.fitted.last, eqx.is_array)))
+        assert_same_tree(dict(named_leaves(error.fitted.last)), arrays)
+        copied = copy.deepcopy(caught.value.fitted)
+        assert jax.tree.structure(copied.last) == jax.tree.structure(caught.value.fitted.last)

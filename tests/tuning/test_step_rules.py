@@ -5,7 +5,9 @@ A Gaussian of condition number 100, where what each rule should give is known.
 
 import dataclasses
 import functools
+import itertools
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from jax.tree_util import Partial
 
 import sgmcmc
 from sgmcmc import clocks, metrics
+from sgmcmc.loop._driver import watching
 from sgmcmc.streams._source import Source
 from sgmcmc.tuning import Rules
 from sgmcmc.tuning import _adaptive as adaptive
@@ -248,10 +251,78 @@ def test_chains_that_are_stuck_start_again_at_half_the_step(name):
 
 
 def test_chains_that_stay_stuck_are_an_error():
-    """Six halvings do not help where the gradient is 10⁷."""
-    kernel = MAKE["mala"](sgmcmc.Posterior.from_log_density(steep_far_out))
-    with pytest.raises(FloatingPointError, match=r"hardly a step is accepted"):
+    """Six halvings do not help where the gradient is 10⁷: seven burn-ins, of which one is kept."""
+    kernel, jobs = MAKE["mala"](sgmcmc.Posterior.from_log_density(steep_far_out)), []
+    with (
+        pytest.raises(FloatingPointError, match=r"hardly a step is accepted") as caught,
+        watching(lambda job: jobs.append(job) if job.steps == 0 else None),
+    ):
         sgmcmc.sample(jax.random.key(0), kernel, 70.0 * jnp.ones(2), **OPTIONS)
+    assert [job.steps for job in jobs] == [OPTIONS["num_burnin"]] * 7
+    run = caught.value.run
+    assert (run.num_samples, run.num_steps, run.tuning.halvings) == (0, 50, 6)
+    assert run.resume(2, progress=False).num_samples == 2
+
+
+def one_behind_the_wall(on_nonfinite="stop_chain", watch=lambda job: None, **options):
+    """The run of two chains, of which the step that the mode suggests loses one; and its jobs."""
+    kernel, jobs = sgmcmc.baoab(sgmcmc.Posterior.from_log_density(steep_far_out), None), []
+    starts = itertools.cycle([jnp.zeros(2), 7.0 * jnp.ones(2)])
+
+    def note(job):
+        if job.steps == 0:
+            jobs.append(job)
+        watch(job)
+
+    options = {**OPTIONS, "on_nonfinite": on_nonfinite, **options}
+    with watching(note):
+        return sgmcmc.sample(jax.random.key(0), kernel, lambda key: next(starts), **options), jobs
+
+
+@pytest.mark.parametrize("on_nonfinite", ["stop_chain", "raise"])
+def test_a_lost_chain_tries_again_in_the_burnin(on_nonfinite):
+    """No draw is made before the step suits both chains."""
+    run, jobs = one_behind_the_wall(on_nonfinite)
+    assert run.num_samples == 100
+    assert not run.stopped
+    assert len(jobs) == run.tuning.halvings + 1 > 1
+    assert all(job.steps <= OPTIONS["num_burnin"] for job in jobs[:-1])
+
+
+def test_ctrl_c_is_no_reason_to_try_again():
+    """What was made is returned, or in the error, with its lost chain and its step."""
+
+    def press(job):
+        if job.steps == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    run, jobs = one_behind_the_wall(watch=press, chunk_steps=10)
+    assert (len(jobs), run.num_steps, list(run.stopped)) == (1, 10, [1])
+    assert run.interrupted
+    with pytest.raises(sgmcmc.NonFiniteError) as caught:
+        one_behind_the_wall("raise", press, chunk_steps=10)
+    assert caught.value.run.num_steps == 10
+
+
+def test_chunks_do_not_decide_which_step_suits():
+    """Acceptance counts from the middle of the burn-in on, wherever chunks end."""
+    kernel = MAKE["amagold"](sgmcmc.Posterior.from_log_density(steep_far_out))
+    one, other = (
+        sgmcmc.sample(jax.random.key(0), kernel, 5.6 * jnp.ones(2), chunk_steps=steps, **OPTIONS)
+        for steps in (1_000, 7)
+    )
+    assert one.tuning == other.tuning
+    np.testing.assert_array_equal(one.draws, other.draws)
+
+
+def test_chains_that_get_stuck_later_are_said(monkeypatch):
+    """Without a burn-in to judge by, the draws themselves are looked at."""
+    kernel = MAKE["mala"](sgmcmc.Posterior.from_log_density(steep_far_out))
+    with pytest.warns(UserWarning, match=r"chains \[0, 1\] are stuck"):
+        run = sgmcmc.sample(
+            jax.random.key(0), kernel, 70.0 * jnp.ones(2), **{**OPTIONS, "num_burnin": 0}
+        )
+    assert run.num_samples == 100
 
 
 def test_no_acceptance_is_an_error():
