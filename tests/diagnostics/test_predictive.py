@@ -85,7 +85,7 @@ def test_regression(make_run):
 def test_blocks_change_nothing(make_run, monkeypatch, predict, y):
     """Memory for four points, or three draws, at a time: the same numbers."""
     whole = predictive(make_run(W), predict, X, y)
-    monkeypatch.setattr("sgmcmc.diagnostics._draws.BLOCK_BYTES", 240)
+    monkeypatch.setattr("sgmcmc.sampling._evaluate.BLOCK_BYTES", 240)
     monkeypatch.setattr("sgmcmc.diagnostics.predictions._predictive.BLOCK_BYTES", 4 * 60 * 5 * 4)
     parts = predictive(make_run(W), predict, X, y)
     for name, value in vars(whole).items():
