@@ -57,9 +57,9 @@ def read(run: RunLike) -> Draws:
 
     Args:
         run: a `sgmcmc.Run` (or any object with `draws` and `weights`, such as a few modes
-            as [chain, 1, …]), or an ArviZ DataTree or InferenceData with the group `posterior` and, where
-            draws are weighted, `sample_stats/weight`. The draws of a DataTree are a
-            dictionary of its variables; its attributes `sampling_time` (seconds) and
+            as [chain, 1, …]), or an ArviZ DataTree or InferenceData with the group `posterior`
+            and, where draws are weighted, `sample_stats/weight`. The draws of these are a
+            dictionary of the variables; its attributes `sampling_time` (seconds) and
             `gradient_evaluations` are read where they are there.
 
     Raises:

@@ -54,7 +54,7 @@ def statistics(values: ArrayLike, weights: ArrayLike | None = None) -> dict[str,
         if weights.shape != values.shape[:2]:
             raise ValueError(f"weights: got shape {weights.shape}; expected {values.shape[:2]}")
         if not np.all((weights >= 0) & np.isfinite(weights)) or weights.sum() <= 0:
-            raise ValueError("weights: expected finite numbers ≥ 0, not all of them 0")
+            raise ValueError("weights: expected numbers ≥ 0, finite and not all of them 0")
         if np.all(weights == weights.flat[0]):
             weights = None
     # ArviZ divides 0 by 0 for constant quantities; the NaN is what we want.

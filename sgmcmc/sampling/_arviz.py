@@ -56,7 +56,8 @@ def convert(
     groups: dict[str, dict[str, np.ndarray]] = {}
     values = run.draws if options.transform is None else _transformed(run, options.transform)
     leaves = _leaves(values)
-    names = variable_names(leaves, options)
+    paths = leaves if isinstance(values, np.ndarray) else trees.named_leaves(values)
+    names = variable_names(paths, options)
     groups["posterior"] = {names[at]: np.asarray(x) for at, (_, x) in enumerate(leaves)}
     if stats:
         groups["sample_stats"] = stats
@@ -74,7 +75,6 @@ def convert(
         {group: {n: _plain(x, group) for n, x in made.items()} for group, made in groups.items()},
         dims=dims, coords=None if options.coords is None else dict(options.coords),
     )  # fmt: skip
-    paths = leaves if isinstance(values, np.ndarray) else trees.named_leaves(values)
     renamed = [
         f"{new} is {full}"
         for new, (full, _), (path, _) in zip(names, leaves, paths, strict=True)
@@ -110,7 +110,7 @@ def _old_arviz() -> Any:
 
 
 def variable_names(leaves: list[tuple[str, Any]], options: Options) -> list[str]:
-    """A name for each leaf that is no other's, nor a dimension's; "_" is appended until it is so."""
+    """A name for each leaf, no other's nor a dimension's: "_" is appended until it is so."""
     wanted = [name.replace("/", ".") for name, _ in leaves]
     taken = {"chain", "draw", *(options.coords or {})}
     taken |= {dim for dims in (options.dims or {}).values() for dim in dims}

@@ -17,8 +17,8 @@ from sgmcmc.sampling._select import chain_origins
 # What may differ between runs that are joined: how each was run, and how long.
 FREE = {
     *("num_chains", "num_samples", "num_burnin", "total_time", "on_nonfinite", "chunk_steps"),
-    *("chain_method", "requested_chain_method", "num_devices", "key", "key_type", "requested_batch_size"),
-    *("origins", "made_by"),
+    *("chain_method", "requested_chain_method", "num_devices", "requested_batch_size"),
+    *("key", "key_type", "origins", "made_by"),
 }  # fmt: skip
 
 
@@ -58,7 +58,11 @@ def concat(runs: Sequence[Run[Any]], dim: str = "chain") -> Run[Any]:
     leaves = [join(*x) for x in zip(*(jax.tree.leaves(r.draws) for r in runs), strict=True)]
     weights = join(*(run.weights for run in runs))
     known = [chain_origins(run) for run in runs]
-    origins = sum(known, []) if axis == 0 else [_united(each) for each in zip(*known, strict=True)]
+    origins = (
+        [o for each in known for o in each]
+        if axis == 0
+        else [_united(each) for each in zip(*known, strict=True)]
+    )
     config = {
         **first.config,
         "num_chains": weights.shape[0],
@@ -96,12 +100,6 @@ def _require_like(first: Run[Any], run: Run[Any], i: int, dim: str) -> None:
                 f"runs: {name} is {here!r} of run 0 and {there!r} of run {i}; only runs of one "
                 f"kernel and setting can be joined{hint}"[:300]
             )
-    marks = [each.continuation.frozen().fingerprint for each in (first, run)]
-    if all(marks) and marks[0] != marks[1]:
-        raise ValueError(
-            f"runs: run {i} is by another kernel than run 0 (numbers, functions or data differ); "
-            "only runs of one kernel can be joined"
-        )
     shapes = [
         [(name, x.shape[2:], x.dtype) for name, x in trees.named_leaves(each.draws)]
         for each in (first, run)
@@ -115,6 +113,12 @@ def _require_like(first: Run[Any], run: Run[Any], i: int, dim: str) -> None:
         raise ValueError(
             f"runs: run 0 has {here} {what} and run {i} has {there}; take as many of each "
             f'(run.sel), or join them with dim="{"draw" if axis == 1 else "chain"}"'
+        )
+    marks = [each.continuation.frozen().fingerprint for each in (first, run)]
+    if all(marks) and marks[0] != marks[1]:
+        raise ValueError(
+            f"runs: run {i} is by another kernel than run 0 (numbers, functions or data differ); "
+            "only runs of one kernel can be joined"
         )
 
 
