@@ -41,13 +41,13 @@ class Options(NamedTuple):
     observed: ArrayLike | Mapping[str, ArrayLike] | None = None
     transform: Callable[[PyTree], Mapping[str, Array]] | None = None
     dims: Mapping[str, Sequence[str]] | None = None
-    coords: Mapping[str, Sequence[Any]] | None = None
+    coords: Mapping[str, Sequence[object]] | None = None
     key: Key | None = None
     kind: Kind = "auto"
 
 
 def convert(
-    run: Run[Any] | Resampled, stats: dict[str, np.ndarray], attrs: dict[str, Any], options: Options
+    run: Run | Resampled, stats: dict[str, np.ndarray], attrs: dict[str, object], options: Options
 ) -> Any:
     """A DataTree or an InferenceData of draws [chain, draw, …] and `stats` [chain, draw]."""
     from arviz_base import from_dict
@@ -70,10 +70,11 @@ def convert(
         groups["posterior_predictive"] = _predicted(run, options, said)
     if observed:
         groups["observed_data"] = observed
+    coords: PyTree = options.coords
     dims = _dims(options.dims, leaves, names, groups)
     tree = from_dict(
         {group: {n: _plain(x, group) for n, x in made.items()} for group, made in groups.items()},
-        dims=dims, coords=None if options.coords is None else dict(options.coords),
+        dims=dims, coords=coords,
     )  # fmt: skip
     renamed = [
         f"{new} is {full}"
@@ -109,7 +110,7 @@ def _old_arviz() -> Any:
     return arviz
 
 
-def variable_names(leaves: list[tuple[str, Any]], options: Options) -> list[str]:
+def variable_names(leaves: list[tuple[str, PyTree]], options: Options) -> list[str]:
     """A name for each leaf, no other's nor a dimension's: "_" is appended until it is so."""
     wanted = [name.replace("/", ".") for name, _ in leaves]
     taken = {"chain", "draw", *(options.coords or {})}
@@ -127,7 +128,7 @@ def variable_names(leaves: list[tuple[str, Any]], options: Options) -> list[str]
     return made
 
 
-def _leaves(values: PyTree) -> list[tuple[str, Any]]:
+def _leaves(values: PyTree) -> list[tuple[str, PyTree]]:
     if isinstance(values, np.ndarray):
         return [("theta", values)]
     return trees.distinct_leaves(values)
@@ -145,7 +146,7 @@ def _plain(array: np.ndarray, group: str) -> np.ndarray:
 
 def _dims(
     dims: Mapping[str, Sequence[str]] | None,
-    leaves: list[tuple[str, Any]],
+    leaves: list[tuple[str, PyTree]],
     names: list[str],
     groups: Mapping[str, Mapping[str, np.ndarray]],
 ) -> dict[str, list[str]] | None:
@@ -173,31 +174,31 @@ def _dims(
     return found
 
 
-def _observed(observed: Any) -> dict[str, np.ndarray]:
+def _observed(observed: PyTree) -> dict[str, np.ndarray]:
     if observed is None:
         return {}
     given = observed if isinstance(observed, Mapping) else {OBSERVED: observed}
     return {str(name): np.asarray(x) for name, x in given.items()}
 
 
-def _flat(run: Run[Any] | Resampled) -> PyTree:
+def _flat(run: Run | Resampled) -> PyTree:
     """Draws [chain · draw, …]."""
     return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), run.draws)
 
 
-def _apart(run: Run[Any] | Resampled, made: PyTree) -> PyTree:
+def _apart(run: Run | Resampled, made: PyTree) -> PyTree:
     """[chain · draw, …] as [chain, draw, …]."""
     return jax.tree.map(lambda x: x.reshape(*run.weights.shape, *x.shape[1:]), made)
 
 
-def _transformed(run: Run[Any] | Resampled, transform: Callable[..., PyTree]) -> dict[str, Any]:
+def _transformed(run: Run | Resampled, transform: Callable[..., PyTree]) -> dict[str, PyTree]:
     made = _apart(run, evaluate(transform, _flat(run)))
     if not isinstance(made, Mapping):
         raise TypeError(f"transform: it returned {type(made).__name__}; expected {{name: array}}")
     return dict(made)
 
 
-def _log_likelihoods(run: Run[Any] | Resampled, posterior: Posterior, data: PyTree) -> np.ndarray:
+def _log_likelihoods(run: Run | Resampled, posterior: Posterior, data: PyTree) -> np.ndarray:
     """log p(y_i | x_i, θ) of every draw and example, [chain, draw, n]; no likelihood power."""
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
@@ -238,7 +239,7 @@ def _pointwise(posterior: Posterior, params: PyTree, rows: PyTree) -> Array:
     return trees.widened(posterior.log_likelihood(params, rows))
 
 
-def _predicted(run: Run[Any] | Resampled, options: Options, said: str) -> dict[str, np.ndarray]:
+def _predicted(run: Run | Resampled, options: Options, said: str) -> dict[str, np.ndarray]:
     """What `predictive` makes of every draw, by name, [chain, draw, …]."""
     predictive = trees.as_callable(options.predictive, "predictive")
     flat, data = _flat(run), options.data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc.sampling._run import Derived, Run
 from sgmcmc.sampling._select import chain_origins
+from sgmcmc.types import PyTree
 
 # What may differ between runs that are joined: how each was run, and how long.
 FREE = {
@@ -22,7 +22,7 @@ FREE = {
 }  # fmt: skip
 
 
-def concat(runs: Sequence[Run[Any]], dim: str = "chain") -> Run[Any]:
+def concat(runs: Sequence[Run], dim: str = "chain") -> Run:
     """Runs of one kernel as one run, with which all diagnostics work.
 
     Args:
@@ -90,7 +90,7 @@ def concat(runs: Sequence[Run[Any]], dim: str = "chain") -> Run[Any]:
     )
 
 
-def _require_like(first: Run[Any], run: Run[Any], i: int, dim: str) -> None:
+def _require_like(first: Run, run: Run, i: int, dim: str) -> None:
     """Raise a ValueError unless `run`, the i-th, can be joined to the first."""
     for name in sorted({*first.config, *run.config} - FREE):
         here, there = first.config.get(name), run.config.get(name)
@@ -122,7 +122,7 @@ def _require_like(first: Run[Any], run: Run[Any], i: int, dim: str) -> None:
         )
 
 
-def _require_no_copies(runs: Sequence[Run[Any]], dim: str) -> None:
+def _require_no_copies(runs: Sequence[Run], dim: str) -> None:
     """Raise a ValueError where draws of one chain of one key would be there twice."""
     seen: dict[str, set[tuple[float, float]]] = {}
     for i, run in enumerate(runs):
@@ -141,15 +141,15 @@ def _require_no_copies(runs: Sequence[Run[Any]], dim: str) -> None:
                 before |= draws
 
 
-def _united(origins: tuple[list[Any], ...]) -> list[Any]:
+def _united(origins: tuple[list[PyTree], ...]) -> list[PyTree]:
     """All origins, each once."""
-    made: list[Any] = []
+    made: list[PyTree] = []
     for each in origins:
         made += [origin for origin in each if origin not in made]
     return made
 
 
-def _stopped(runs: Sequence[Run[Any]], axis: int) -> dict[int, int]:
+def _stopped(runs: Sequence[Run], axis: int) -> dict[int, int]:
     """{chain: step} of all runs; along "draw" the first step at which a chain stopped."""
     stopped: dict[int, int] = {}
     start = 0

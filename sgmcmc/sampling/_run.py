@@ -18,8 +18,9 @@ from sgmcmc._posterior import Posterior
 from sgmcmc.sampling import _archive as archive
 from sgmcmc.sampling import _select as select
 from sgmcmc.sampling._arviz import Kind, Options, convert
+from sgmcmc.sampling._select import Positions
 from sgmcmc.tuning._record import Tuning
-from sgmcmc.types import Info, Key, PyTree
+from sgmcmc.types import Array, Info, Key, PyTree
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -211,7 +212,7 @@ class Run(Generic[Draws]):
         }
         return archive.write(path, contents, header)
 
-    def sel(self, chain: Any = None, draw: Any = None) -> Run[Draws]:
+    def sel(self, chain: Positions = None, draw: Positions = None) -> Run[Draws]:
         """Some of the chains, and some of the draws of each, as a run.
 
         Args:
@@ -241,9 +242,9 @@ class Run(Generic[Draws]):
         data: PyTree = None,
         predictive: Callable[..., PyTree] | None = None,
         observed: ArrayLike | Mapping[str, ArrayLike] | None = None,
-        transform: Callable[[PyTree], Mapping[str, Any]] | None = None,
+        transform: Callable[[PyTree], Mapping[str, Array]] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
-        coords: Mapping[str, Sequence[Any]] | None = None,
+        coords: Mapping[str, Sequence[object]] | None = None,
         key: Key | None = None,
         kind: Kind = "auto",
     ) -> Any:
@@ -380,9 +381,9 @@ class Resampled(NamedTuple):
         data: PyTree = None,
         predictive: Callable[..., PyTree] | None = None,
         observed: ArrayLike | Mapping[str, ArrayLike] | None = None,
-        transform: Callable[[PyTree], Mapping[str, Any]] | None = None,
+        transform: Callable[[PyTree], Mapping[str, Array]] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
-        coords: Mapping[str, Sequence[Any]] | None = None,
+        coords: Mapping[str, Sequence[object]] | None = None,
         key: Key | None = None,
         kind: Kind = "auto",
     ) -> Any:

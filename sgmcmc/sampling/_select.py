@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import numpy as np
 
+from sgmcmc.types import PyTree
+
 if TYPE_CHECKING:
     from sgmcmc.sampling._run import Run
 
+# Positions along an axis, as NumPy takes them; None: all.
+Positions: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | np.ndarray | None
 
-def fields(run: Run[Any], chain: Any, draw: Any) -> dict[str, Any]:
+
+def fields(run: Run, chain: Positions, draw: Positions) -> dict[str, Any]:
     """The fields of `Run.sel`'s run that differ from those of `run`, but its continuation."""
     chains = _positions(chain, run.num_chains, "chain")
     draws = _positions(draw, run.num_samples, "draw")
@@ -45,19 +51,19 @@ def fields(run: Run[Any], chain: Any, draw: Any) -> dict[str, Any]:
     }
 
 
-def chain_origins(run: Run[Any]) -> list[list[Any]]:
+def chain_origins(run: Run) -> list[list[PyTree]]:
     """Of each chain the (key of a run, place in it) of which its draws are: one, or several."""
     known = run.config.get("origins")
     return known or [[[run.config["key"], c]] for c in range(run.num_chains)]
 
 
-def first_lost(run: Run[Any], chain: int) -> int:
+def first_lost(run: Run, chain: int) -> int:
     """The first draw of a stopped chain that is lost; the number of draws where none is."""
     finite = np.asarray(run.info.finite)[chain]
     return run.num_samples if finite.all() else int(np.argmin(finite))
 
 
-def _positions(given: Any, length: int, name: str) -> np.ndarray:
+def _positions(given: Positions, length: int, name: str) -> np.ndarray:
     """Positions 0 … length − 1 that `given` takes, in the order in which it takes them."""
     if given is None:
         given = slice(None)
