@@ -1,27 +1,24 @@
-"""What diagnostics read from a `Run` or an ArviZ DataTree, and functions of many draws."""
+"""What diagnostics read from a `Run` or an ArviZ object, and functions of many draws."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sgmcmc import _tree as trees
+from sgmcmc.sampling._evaluate import BLOCK_BYTES as BLOCK_BYTES
+from sgmcmc.sampling._evaluate import evaluate as evaluate
 from sgmcmc.types import PyTree
-
-BLOCK_BYTES = 2**26
 
 if TYPE_CHECKING:
     from xarray import DataTree
 
     from sgmcmc.sampling import Resampled, Run
 
-# What diagnostics take: a run, or an ArviZ DataTree.
+# What diagnostics take: a run, or an ArviZ DataTree (InferenceData of ArviZ before 1.0).
 RunLike: TypeAlias = "Run | Resampled | DataTree"
 
 
@@ -60,14 +57,14 @@ def read(run: RunLike) -> Draws:
 
     Args:
         run: a `sgmcmc.Run` (or any object with `draws` and `weights`, such as a few modes
-            as [chain, 1, …]), or an ArviZ DataTree with the group `posterior` and, where
-            draws are weighted, `sample_stats/weight`. The draws of a DataTree are a
-            dictionary of its variables; its attributes `sampling_time` (seconds) and
+            as [chain, 1, …]), or an ArviZ DataTree or InferenceData with the group `posterior`
+            and, where draws are weighted, `sample_stats/weight`. The draws of these are a
+            dictionary of the variables; its attributes `sampling_time` (seconds) and
             `gradient_evaluations` are read where they are there.
 
     Raises:
         TypeError: `run` is neither.
-        ValueError: weights of another shape or negative, or no chain left.
+        ValueError: weights of another shape, negative or infinite, or no chain left.
     """
     names = ("draws", "weights", "stopped", "wall_time", "gradient_evaluations", "tuning")
     given = {name: getattr(run, name, None) for name in names}
@@ -82,9 +79,10 @@ def read(run: RunLike) -> Draws:
         raise ValueError("run: it holds no draws")
     shape = leaves[0].shape[:2]
     weights = np.ones(shape) if weights is None else np.asarray(weights, np.float64)
-    if weights.shape != shape or not np.all(weights >= 0):
+    if weights.shape != shape or not np.all((weights >= 0) & np.isfinite(weights)):
         raise ValueError(
-            f"run: weights of shape {weights.shape}; expected [chain, draw] = {shape}, all ≥ 0"
+            f"run: weights of shape {weights.shape}; expected [chain, draw] = {shape}, all finite "
+            "and ≥ 0"
         )
     # A chain that stopped has weight 0 from there on; a file may have lost the record of it.
     for chain in np.flatnonzero(weights[:, -1] == 0):
@@ -100,38 +98,6 @@ def read(run: RunLike) -> Draws:
     if given["tuning"] is not None:
         notes = (*notes, f"tuned: {given['tuning']}")
     return Draws(values, weights, stopped, _number(wall_time), _number(evaluations), notes)
-
-
-def evaluate(function: Callable[..., PyTree], draws: PyTree, *args: PyTree) -> PyTree:
-    """`function(params, *args)` for every draw, in jitted blocks: NumPy arrays [draw, …].
-
-    Args:
-        function: `(params, *args) -> pytree of arrays`.
-        draws: pytree of NumPy arrays [draw, …].
-        args: pytrees of arrays, passed on as arguments and never compiled in.
-    """
-    function = trees.as_callable(function, "function")
-    args = jax.tree.map(jnp.asarray, args)
-    total = len(jax.tree.leaves(draws)[0])
-    one = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), draws)
-    out = eqx.filter_eval_shape(function, one, *args)
-    largest = max(trees.num_bytes(one), trees.num_bytes(out), 1)
-    size = max(1, min(total, BLOCK_BYTES // largest))
-    blocks = []
-    for start in range(0, total, size):
-        block = jax.tree.map(lambda v, s=start: v[s : s + size], draws)
-        count = min(size, total - start)
-        if count < size:  # repeat the last draw: one shape, one trace
-            pad = size - count
-            block = jax.tree.map(lambda v, p=pad: np.concatenate([v, v[-1:].repeat(p, 0)]), block)
-        result = _map(function, block, args)
-        blocks.append(jax.tree.map(lambda v, c=count: np.asarray(v)[:c], result))
-    return jax.tree.map(lambda *v: np.concatenate(v), *blocks)
-
-
-@eqx.filter_jit
-def _map(function: Callable[..., PyTree], block: PyTree, args: tuple[PyTree, ...]) -> PyTree:
-    return jax.lax.map(lambda params: function(params, *args), block)
 
 
 def _from_arviz(tree: Any) -> tuple[dict[str, np.ndarray], Any, Any, Any]:

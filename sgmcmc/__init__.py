@@ -45,7 +45,7 @@ from sgmcmc.kernels import (
     ubu,
 )
 from sgmcmc.loop import use_cpu_devices
-from sgmcmc.sampling import NonFiniteError, Run, load, sample
+from sgmcmc.sampling import NonFiniteError, Run, concat, load, sample
 from sgmcmc.tuning import tune
 from sgmcmc.types import Batch, Blocks, Info, State
 
@@ -64,6 +64,7 @@ __all__ = [
     "baoab",
     "bub",
     "clocks",
+    "concat",
     "convert",
     "demo",
     "diagnostics",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import pickle
+from collections import Counter
 from collections.abc import Callable
 
 import equinox as eqx
@@ -39,6 +40,26 @@ def path_name(path: tuple[object, ...]) -> str:
 def named_leaves(tree: PyTree) -> list[tuple[str, PyTree]]:
     """All leaves with the names of their paths, in flattening order."""
     return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def distinct_leaves(tree: PyTree) -> list[tuple[str, PyTree]]:
+    """All leaves by names of which no two are alike, in flattening order; see `distinct`."""
+    return distinct(jax.tree_util.tree_leaves_with_path(tree))
+
+
+def distinct(leaves: list[tuple[tuple[object, ...], PyTree]]) -> list[tuple[str, PyTree]]:
+    """Leaves with their key paths as leaves with names of which no two are alike.
+
+    Where paths of several leaves read alike, as those of `{"a": {"b": …}, "a/b": …}` do, these are
+    called `['a']['b']` and `['a/b']`.
+    """
+    short = [path_name(path) for path, _ in leaves]
+    full = [jax.tree_util.keystr(path) for path, _ in leaves]
+    count = Counter(short)
+    names = [f if count[s] > 1 else s for s, f in zip(short, full, strict=True)]
+    if len(set(names)) < len(names):
+        names = full
+    return [(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
 
 
 def size(tree: PyTree) -> int:

@@ -165,9 +165,12 @@ def _judge_run(name: str, model: Any, run: Any, data: Digits, seconds: float) ->
 def _judge(name: str, model: Any, run: Any, data: Digits, seconds: float) -> _Judged:
     predict: Any = partial(diagnostics.predictive, run, model.predict)
     clean, rotated, noise = predict(*data.clean), predict(*data.rotated), predict(data.noise)
-    leaves = jax.tree.leaves(run.draws)
-    squares = sum(float(np.square(x, dtype=np.float64).sum()) for x in leaves)
-    norm = squares / (sum(x.size for x in leaves) * PRIOR_SCALE**2)
+    squares = sum(
+        np.square(x, dtype=np.float64).reshape(*run.weights.shape, -1).sum(axis=-1)
+        for x in jax.tree.leaves(run.draws)
+    )
+    dimension = sum(x[0, 0].size for x in jax.tree.leaves(run.draws))
+    norm = float(np.average(squares, weights=run.weights)) / (dimension * PRIOR_SCALE**2)
     row = _Row(
         name, clean.accuracy, clean.nll, clean.ece, rotated.nll, rotated.ece,
         float(noise.confidence.mean()), np.nan, np.nan, norm, seconds,

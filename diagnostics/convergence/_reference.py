@@ -167,7 +167,7 @@ def _values(
         raise TypeError(
             f"transform: it returned {type(transformed).__name__}; expected {{name: array}}"
         )
-    return rows.named(dict(transformed), "")
+    return rows.named(dict(transformed), "theta")
 
 
 def _reference(name: str, array: ArrayLike, values: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -27,10 +27,10 @@ class Rows(NamedTuple):
 
 
 def join(parts: list[Rows]) -> Rows:
-    """All rows of `parts`, in their order, and all notes."""
+    """All rows of `parts`, in their order, as float64 (booleans as 0 and 1), and all notes."""
     return Rows(
         tuple(name for part in parts for name in part.names),
-        np.concatenate([part.values for part in parts], axis=2),
+        np.concatenate([part.values.astype(np.float64) for part in parts], axis=2),
         tuple(note for part in parts for note in part.notes),
     )
 
@@ -38,13 +38,15 @@ def join(parts: list[Rows]) -> Rows:
 def parameters(draws: Draws, var_names: Iterable[str] | None, max_rows: int | None) -> Rows:
     """The leaves called `var_names`, or below one of these names; None: all."""
     leaves = named(draws.values, "theta")
+    notes = _alike(draws.values, leaves)
     if var_names is not None:
         wanted = [var_names] if isinstance(var_names, str) else list(var_names)
         for name in wanted:
             if not any(_matches(leaf, name) for leaf in leaves):
                 raise ValueError(f"var_names: got {name!r}; expected some of {', '.join(leaves)}")
         leaves = {n: v for n, v in leaves.items() if any(_matches(n, name) for name in wanted)}
-    return _select(leaves, "parameters", max_rows)
+    listed = _select(leaves, "parameters", max_rows)
+    return listed._replace(notes=(*notes, *listed.notes))
 
 
 def functions(
@@ -53,10 +55,10 @@ def functions(
     """The values of the functions `chosen` at every draw, scalar by scalar, ≤ `max_rows`."""
     each = Partial(_each, {n: trees.as_callable(f, f"functions[{n!r}]") for n, f in chosen.items()})
     outputs = all_draws(draws, each)
-    leaves: dict[str, np.ndarray] = {}
+    paths: list[tuple[tuple[object, ...], np.ndarray]] = []
     for name in chosen:  # the mapping's own order, which a pytree would sort
-        leaves |= named(outputs[name], name, prefix=name)
-    return _select(leaves, "function values", max_rows)
+        paths += jax.tree_util.tree_leaves_with_path({name: outputs[name]})
+    return _select(dict(trees.distinct(paths)), "function values", max_rows)
 
 
 def predictions(
@@ -120,11 +122,18 @@ def all_draws(draws: Draws, function: Callable[..., PyTree], *args: PyTree) -> P
     return jax.tree.map(lambda v: v.reshape(*shape, *v.shape[1:]), out)
 
 
-def named(tree: PyTree, bare: str, prefix: str = "") -> dict[str, np.ndarray]:
-    """Leaves by name; a tree that is one array is called `bare`."""
+def named(tree: PyTree, bare: str) -> dict[str, np.ndarray]:
+    """Leaves by names that differ; a tree that is one array is called `bare`."""
     if isinstance(tree, np.ndarray):
         return {bare: tree}
-    return {f"{prefix}/{n}" if prefix else n: v for n, v in trees.named_leaves(tree)}
+    return dict(trees.distinct_leaves(tree))
+
+
+def _alike(tree: PyTree, leaves: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """A note on leaves whose paths read alike, and how they are listed."""
+    paths = () if isinstance(tree, np.ndarray) else trees.named_leaves(tree)
+    changed = [new for new, (old, _) in zip(leaves, paths, strict=False) if new != old]
+    return (f"paths that read alike are listed as {', '.join(changed)}",) if changed else ()
 
 
 def _matches(leaf: str, name: str) -> bool:

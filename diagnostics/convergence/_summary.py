@@ -126,7 +126,9 @@ def _weight_notes(draws: Draws) -> list[str]:
     if np.all(draws.weights == draws.weights.flat[0]):
         return []
     share = kish_efficiency(draws.weights)
-    return [f"weighted draws, Kish efficiency {share:.2f}; ESS and MCSE are those of w(f − f̄)/w̄"]
+    return [
+        f"weighted draws, Kish efficiency {share:.2f}; ESS and MCSE are those of weighted means"
+    ]
 
 
 def _value_notes(values: np.ndarray) -> list[str]:

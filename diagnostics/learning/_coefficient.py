@@ -193,7 +193,7 @@ def _result(
         drift_error=float(drifts.std(ddof=1) / root),
         trace=trace,
         distance=np.sqrt(np.asarray(run.draws["square"], np.float64)),
-        share_below=float((trace[kept] < 0).mean()),
+        share_below=float(np.average(trace[kept] < 0, weights=weights[kept])),
         loss=loss,
         gradient_norm=norm,
         fall=fall,

@@ -37,7 +37,7 @@ class LearningCoefficient:
         drift_error: its standard error between chains.
         trace: [chain, draw], nβ (L_n(w_t) − L_n(w*)); its mean is λ̂.
         distance: [chain, draw], ‖w_t − w*‖.
-        share_below: share of the draws with L_n(w_t) < L_n(w*).
+        share_below: share of the draws, by weight, with L_n(w_t) < L_n(w*).
         loss: L_n(w*), in nats per example.
         gradient_norm: Euclidean norm of the gradient of nβL_n at w*.
         fall: nats by which nβL_n + the pull falls along that gradient, to second order.
@@ -67,11 +67,13 @@ class LearningCoefficient:
     warnings: tuple[str, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """The running mean of each chain's trace, and λ̂. Returns the matplotlib axes."""
+        """The running mean, by weight, of each chain's trace, and λ̂. Returns matplotlib axes."""
         ax = new_axes(ax)
         length = np.arange(1, self.trace.shape[1] + 1)
-        for trace in self.trace:
-            ax.plot(length, np.cumsum(trace) / length, lw=0.8, alpha=0.6, color="C0")
+        for trace, weights in zip(self.trace, self.run.weights, strict=True):
+            total = np.cumsum(weights, dtype=np.float64)
+            mean = np.cumsum(weights * trace) / np.where(total > 0, total, np.nan)
+            ax.plot(length, mean, lw=0.8, alpha=0.6, color="C0")
         ax.axhline(self.estimate, color="C1", label=f"λ̂ = {self.estimate:.3g}")
         ax.set(xlabel="draws", ylabel="running λ̂ of each chain")
         ax.legend()

@@ -56,7 +56,7 @@ def predictive_distance(
         error: of C, to a share 1/√(2(C − 1)).
 
     Raises:
-        ValueError: other shapes, weights that are negative or 0 throughout a chain, fewer than
+        ValueError: other shapes, weights negative, infinite or 0 throughout a chain, fewer than
             two chains or two draws, numbers that are not finite, or a reference that does not
             vary at some input.
     """
@@ -99,10 +99,11 @@ def _moments(
     if not np.all(np.isfinite(draws)):
         raise ValueError(f"{name}: got a number that is not finite")
     w = np.ones(draws.shape[:2]) if weights is None else np.asarray(weights, np.float64)
-    if w.shape != draws.shape[:2] or not np.all(w >= 0) or not np.all(w.sum(axis=1) > 0):
+    fits = w.shape == draws.shape[:2] and np.all((w >= 0) & np.isfinite(w))
+    if not fits or not np.all(w.sum(axis=1) > 0):
         raise ValueError(
-            f"{weights_name}: got shape {w.shape}; expected {draws.shape[:2]}, all ≥ 0 and some "
-            "above it in each chain"
+            f"{weights_name}: got shape {w.shape}; expected {draws.shape[:2]}, all finite and ≥ 0 "
+            "and some above it in each chain"
         )
     w = np.broadcast_to(w[..., None], draws.shape)
     return np.stack([(w * f).mean(axis=1) for f in (draws, draws**2, np.ones(()))], axis=1)

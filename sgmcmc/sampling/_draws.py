@@ -147,9 +147,10 @@ class _Subset(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __call__(self, position: PyTree) -> dict[str, Array]:
+        paths = [path for path, _ in trees.named_leaves(position)]
         return {
-            path: leaf
-            for path, leaf in trees.named_leaves(position)
+            unique: leaf
+            for path, (unique, leaf) in zip(paths, trees.distinct_leaves(position), strict=True)
             if any(_is_part(name, path) for name in self.names)
         }
 

@@ -6,16 +6,22 @@ import copy
 import dataclasses
 import html
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
+from sgmcmc._posterior import Posterior
 from sgmcmc.sampling import _archive as archive
+from sgmcmc.sampling import _select as select
+from sgmcmc.sampling._arviz import Kind, Options, convert
+from sgmcmc.sampling._select import Positions
 from sgmcmc.tuning._record import Tuning
-from sgmcmc.types import Info, Key, PyTree
+from sgmcmc.types import Array, Info, Key, PyTree
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -64,6 +70,26 @@ class AbstractContinuation(ABC):
     @abstractmethod
     def frozen(self) -> Frozen:
         """The carry's arrays and the kernel's fingerprint, which `Run.save` writes."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Derived(AbstractContinuation):
+    """None: the draws were taken from other runs, which can go on themselves.
+
+    `made_by`: "run.sel" or "sgmcmc.concat"; `source`: how one of those runs goes on, by whose
+    fingerprint this one's kernel is known.
+    """
+
+    made_by: str
+    source: AbstractContinuation
+
+    def resume(self, run: Run, num_samples: int | None, given: Unsaved, progress: bool) -> Run:
+        """Raise a ValueError."""
+        raise ValueError(_no_chains(self.made_by))
+
+    def frozen(self) -> Frozen:
+        """The fingerprint alone."""
+        return Frozen([], self.source.frozen().fingerprint, (), True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -158,8 +184,11 @@ class Run(Generic[Draws]):
             A run with the draws of this one and the new ones.
 
         Raises:
-            ValueError: nothing is left to draw; `kernel` or `data` is missing or differs.
+            ValueError: nothing is left to draw; `kernel` or `data` is missing or differs; the run
+                was made by `sel` or `concat`.
         """
+        if "made_by" in self.config:
+            raise ValueError(_no_chains(self.config["made_by"]))
         given = Unsaved(kernel, params, data, stream, collect, reducers)
         return self.continuation.resume(self, num_samples, given, progress)
 
@@ -202,24 +231,82 @@ class Run(Generic[Draws]):
         }
         return archive.write(path, contents, header)
 
-    def to_arviz(self) -> Any:
-        """An ArviZ DataTree: `posterior`, and `sample_stats` with weights and the info."""
-        from arviz_base import from_dict
+    def sel(self, chain: Positions = None, draw: Positions = None) -> Run[Draws]:
+        """Some of the chains, and some of the draws of each, as a run.
 
-        posterior = {name.replace("/", "."): np.asarray(x) for name, x in _named(self.draws)}
+        Args:
+            chain, draw: positions as NumPy takes them, counted from 0: a slice, a list of
+                integers, a boolean mask, or one integer, which is kept as an axis of length 1;
+                None (default): all. `run.sel(chain=[0, 2], draw=slice(500, None))`.
+
+        Returns:
+            A run of those draws, weights and infos, with which all diagnostics work. Its costs
+            (times, gradients) are the chains' share of this run's, whatever draws are taken; a
+            chain counts as stopped where its draws reach that far. What reducers folded cannot
+            be taken apart and is left out; it cannot be resumed.
+
+        Raises:
+            IndexError: a position beyond the run.
+            ValueError: no chain or no draw is left, or one is taken twice.
+        """
+        fields = select.fields(self, chain, draw)
+        return dataclasses.replace(
+            self, **fields, continuation=Derived("run.sel", self.continuation)
+        )
+
+    def to_arviz(
+        self,
+        *,
+        posterior: Posterior | None = None,
+        data: PyTree = None,
+        predictive: Callable[..., PyTree] | None = None,
+        observed: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        transform: Callable[[PyTree], Mapping[str, Array]] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        coords: Mapping[str, Sequence[object]] | None = None,
+        key: Key | None = None,
+        kind: Kind = "auto",
+    ) -> Any:
+        """The run as ArviZ has it: `posterior`, `sample_stats` with weights, and more if asked.
+
+        Variables are called by their paths with "." for "/", "theta" where draws are one array;
+        "_" is appended to a name that is taken, as `draw` and `chain` are, and the attribute
+        "renamed" says so. Low-precision floats become float32, booleans 0 and 1.
+
+        Args:
+            posterior: whose `log_likelihood` makes the group `log_likelihood` for `az.loo`,
+                [chain, draw, n], from `data`, at most 4,096 examples at a time. Needs draws
+                of whole positions (`collect=True`).
+            data: the examples, a pytree of arrays with one leading axis.
+            predictive: `(params, data) -> array or {name: array}` of one draw, for the group
+                `posterior_predictive`; with `key`, `(params, data, key)`.
+            observed: what was observed, an array or {name: array}, for `observed_data`. With one
+                name, that of the other groups' variables too; default "y".
+            transform: `params -> {name: array}`, in the place of the leaves.
+            dims: {variable: names of its dimensions beside chain and draw}.
+            coords: {dimension: its labels}.
+            key: `jax.random.key(seed)`, split into one for each draw.
+            kind: "DataTree", or "InferenceData" of ArviZ before 1.0; "auto" (default): the
+                latter where such an ArviZ is installed, since its functions take nothing else.
+
+        Raises:
+            TypeError, ValueError: bad input, by name; log likelihoods of draws of unequal
+                weights, which ArviZ does not read: see `resampled`.
+            MemoryError: log likelihoods that would take more than half of the free memory.
+        """
         stats = {name: x for name, x in self.info._asdict().items() if isinstance(x, np.ndarray)}
         if "acceptance" in stats:
             stats["acceptance_rate"] = stats.pop("acceptance")  # ArviZ's name
         stats["weight"] = self.weights
         stats["diverging"] = ~stats["finite"]
-        tree = from_dict({"posterior": posterior, "sample_stats": stats})
-        tree.attrs.update(
-            sampler=self.config["sampler"],
-            sampling_time=self.wall_time,
-            gradient_evaluations=self.gradient_evaluations,
+        attrs = {
+            "sampler": self.config["sampler"],
+            "sampling_time": self.wall_time,
+            "gradient_evaluations": self.gradient_evaluations,
             **self.versions,
-        )
-        return tree
+        }
+        options = Options(posterior, data, predictive, observed, transform, dims, coords, key, kind)
+        return convert(self, stats, attrs, options)
 
     def __repr__(self) -> str:
         return "\n".join([f"Run of {self.config['sampler']}", *_lines(self._facts())])
@@ -282,6 +369,13 @@ class NonFiniteError(FloatingPointError):
         return type(self), (self.args[0], self.run), vars(self)
 
 
+def _no_chains(made_by: str) -> str:
+    return (
+        f"run: made by {made_by}, so there are no chains to go on with; resume the runs that its "
+        "draws are from, and take or join draws afterwards"
+    )
+
+
 def _named(tree: PyTree) -> list[tuple[str, Any]]:
     if isinstance(tree, np.ndarray | jax.Array):
         return [("theta", tree)]
@@ -304,6 +398,23 @@ class Resampled(NamedTuple):
     draws: PyTree
     weights: np.ndarray
     index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
+
+    def to_arviz(
+        self,
+        *,
+        posterior: Posterior | None = None,
+        data: PyTree = None,
+        predictive: Callable[..., PyTree] | None = None,
+        observed: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        transform: Callable[[PyTree], Mapping[str, Array]] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        coords: Mapping[str, Sequence[object]] | None = None,
+        key: Key | None = None,
+        kind: Kind = "auto",
+    ) -> Any:
+        """The draws as ArviZ has them, as one chain; see `Run.to_arviz`."""
+        options = Options(posterior, data, predictive, observed, transform, dims, coords, key, kind)
+        return convert(self, {}, {}, options)
 
 
 def resample(draws: PyTree, weights: np.ndarray, key: Key, num_samples: int | None) -> Resampled:

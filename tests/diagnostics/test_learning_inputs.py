@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import warnings
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jax.tree_util import Partial
 
 import sgmcmc
 from sgmcmc.diagnostics import LearningCoefficient, learning_coefficient
+from sgmcmc.diagnostics.learning import _coefficient as coefficient
 from sgmcmc.diagnostics.learning._record import complaints
 from tests.diagnostics.test_learning_coefficient import (
     BAOAB,
@@ -158,3 +160,19 @@ def test_bad_posteriors():
         learning_coefficient(key, plain, w, np.zeros((2, 3)), **given)
     with pytest.raises(TypeError, match="posterior: got int"):
         learning_coefficient(key, 3, w, np.zeros((2, 3)), **given)
+
+
+def test_the_share_below_counts_draws_by_weight():
+    """Two chains of four draws, one below L(w*) each, of weights 3, 1, 1, 1: a half, not 1/4."""
+    loss = np.array([[0.9, 1.2, 1.3, 1.4], [0.8, 1.1, 1.2, 1.5]])
+    weights = np.tile([3.0, 1.0, 1.0, 1.0], (2, 1))
+    run = SimpleNamespace(
+        draws={"loss": loss, "square": np.ones((2, 4))}, weights=weights, config={}
+    )
+    figure = pytest.importorskip("matplotlib.figure")
+    found = coefficient._result(run, 10.0, 0.2, 1.0, 1.0, 0.0, 0.0)
+    assert found.share_below == pytest.approx(0.5)
+    lines = found.plot(figure.Figure().add_subplot()).lines
+    ends = [line.get_ydata()[-1] for line in lines[:2]]
+    np.testing.assert_allclose(ends, found.per_chain)
+    assert found.estimate == pytest.approx(np.mean(found.per_chain))

@@ -1,5 +1,6 @@
 """Predictions of a run: the weighted mixture over draws, block by block."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
@@ -85,7 +86,7 @@ def test_regression(make_run):
 def test_blocks_change_nothing(make_run, monkeypatch, predict, y):
     """Memory for four points, or three draws, at a time: the same numbers."""
     whole = predictive(make_run(W), predict, X, y)
-    monkeypatch.setattr("sgmcmc.diagnostics._draws.BLOCK_BYTES", 240)
+    monkeypatch.setattr("sgmcmc.sampling._evaluate.BLOCK_BYTES", 240)
     monkeypatch.setattr("sgmcmc.diagnostics.predictions._predictive.BLOCK_BYTES", 4 * 60 * 5 * 4)
     parts = predictive(make_run(W), predict, X, y)
     for name, value in vars(whole).items():
@@ -135,3 +136,20 @@ def test_bad_input(make_run):
     broken[0, 3] = np.nan
     with pytest.raises(ValueError, match="1 of 60 draws predict what is not finite"):
         predictive(make_run(broken), linear, X, Y)
+
+
+def test_boolean_draws_are_parameters_too(make_run):
+    """A switch s with P(s) = ½ on a mean of 0 or 2: the predictive mean is the share of ones."""
+    on = np.random.default_rng(5).random((4, 500)) < 0.5
+    scores = predictive(
+        make_run({"on": on}), lambda p, x: (jnp.where(p["on"], 2.0, 0.0) * x, jnp.ones_like(x)),
+        np.ones(1, np.float32), np.ones(1),
+    )  # fmt: skip
+    assert scores.mean[0] == pytest.approx(2 * on.mean(), rel=1e-6)
+
+
+def test_infinite_weights_are_an_error(make_run):
+    weights = np.ones((3, 20))
+    weights[0, 0] = np.inf
+    with pytest.raises(ValueError, match=r"expected \[chain, draw\] = \(3, 20\), all finite"):
+        predictive(make_run(W, weights), linear, X, Y)

@@ -231,3 +231,18 @@ def test_bad_runs_and_transforms_are_refused(make_run):
         compare_to_reference(make_run({"x": NORMALS}), {"x": NORMALS}, lambda params: params["x"])
     with pytest.raises(TypeError, match="transform: got int"):
         compare_to_reference(make_run({"x": NORMALS}), {"x": NORMALS}, 3)
+
+
+def test_booleans_and_paths_that_read_alike(make_run):
+    """Truth values count as 0 and 1; of two leaves called a/b each is compared."""
+    on = NORMALS[..., 0] > 0
+    found = compare_to_reference(make_run({"on": on}), {"on": on})
+    assert found.table["mean"]["on"] == found.table["reference_mean"]["on"] == on.mean()
+    moved = compare_to_reference(
+        make_run({"x": NORMALS[..., 0]}), {"on": on}, lambda p: {"on": p["x"] > 0}
+    )
+    assert moved.table["sd_ratio"]["on"] == 1
+    run = make_run({"x": NORMALS})._replace(draws={"a": {"b": NORMALS}, "a/b": NORMALS + 1})
+    found = compare_to_reference(run, {"['a/b']": NORMALS + 1})
+    assert found.notes == ("not in the reference: ['a']['b']",)
+    np.testing.assert_allclose(found.table["mean_error"], 0, atol=1e-12)

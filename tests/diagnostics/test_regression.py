@@ -127,3 +127,38 @@ def test_plot_and_text():
 def test_bad_input(args, message):
     with pytest.raises(ValueError, match=message):
         regression_scores(*args)
+
+
+def mean_distance(d, scale):
+    """E|d + σξ| for ξ ~ N(0, 1)."""
+    norm = scipy.stats.norm
+    return 2 * scale * norm.pdf(d / scale) + d * (2 * norm.cdf(d / scale) - 1)
+
+
+WIDE = {
+    # Means and scales of S draws: what makes one spacing for all of the line too coarse.
+    "one narrow": (RNG.normal(size=400), np.r_[1e-5, RNG.uniform(0.5, 2, 399)]),
+    "seven decades": (RNG.normal(size=300), 10.0 ** RNG.uniform(-6, 1, 300)),
+    "far apart": (np.repeat([0.0, 1e5], 200) + RNG.normal(size=400), np.full(400, 0.5)),
+    "scattered": (RNG.uniform(0, 1e6, 300), np.ones(300)),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_crps_where_scales_or_means_spread_widely(name):
+    """Σ w A(y − μ) − ½ Σ Σ w w' A(μ − μ', √(σ² + σ'²)), to 1e-4 of the smallest σ."""
+    mean, scale = WIDE[name]
+    w, y = RNG.dirichlet(np.ones(len(mean))), 0.3
+    pairs = mean_distance(mean[:, None] - mean, np.hypot(scale[:, None], scale))
+    expected = w @ mean_distance(y - mean, scale) - w @ pairs @ w / 2
+    # Beside a point that needs nothing of the kind.
+    both = (np.stack([mean, np.zeros_like(mean)], 1), np.stack([scale, np.ones_like(scale)], 1))
+    scores = regression_scores(*both, np.array([y, y]), w)
+    assert scores.pointwise_crps[0] == pytest.approx(expected, abs=1e-4 * scale.min())
+    one = regression_scores([0.0], 1.0, [y]).crps
+    assert scores.pointwise_crps[1] == pytest.approx(one, abs=1e-8)
+
+
+def test_infinite_weights_are_an_error():
+    with pytest.raises(ValueError, match=r"weights: expected \(2,\) finite numbers"):
+        regression_scores(np.zeros((2, 1)), 1.0, [0.0], [1.0, np.inf])

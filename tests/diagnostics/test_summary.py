@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas
 import pytest
 
 from sgmcmc.diagnostics import statistics, summary
@@ -202,3 +203,37 @@ def test_bad_input(make_run):
         summary(make_run(np.zeros((2, 3))))
     with pytest.raises(TypeError, match=r"functions\['n'\]: got int"):
         summary(run, functions={"n": 3})
+
+
+def test_booleans_and_integers_are_summarised(make_run):
+    """P(m > 0) = Φ(1) = .8413 for m ~ N(1, 1): functions, collected draws, and predictions.
+
+    40,000 independent draws: an error of .0018, held to 4 of them, 1 in 16,000.
+    """
+    m = np.random.default_rng(4).normal(1, 1, size=(4, 10_000)).astype(np.float32)
+    run = make_run({"m": m})
+    mean = summary(run, functions={"m > 0": lambda p: p["m"] > 0}).table["mean"]
+    assert mean["m > 0"] == pytest.approx(0.8413, abs=0.0073)
+    predicted = summary(run, predict=lambda p, x: p["m"] * x > 0, x=np.ones(1, np.float32))
+    assert predicted.table["mean"].iloc[0] == mean["m > 0"]
+    collected = summary(make_run({"m": m > 0, "n": (m > 0).astype(np.int8), "never": m > 99}))
+    assert collected.table["mean"]["m"] == collected.table["mean"]["n"] == mean["m > 0"]
+    assert "1 quantities never change" in repr(collected)
+
+
+def test_leaves_whose_paths_read_alike_are_all_listed(make_run):
+    one, other = DRAWS["bias"][..., 0], DRAWS["bias"][..., 1] + 5
+    run = make_run(DRAWS)._replace(draws={"a": {"b": one}, "a/b": other, "c": one})
+    result = summary(run)
+    assert names(result) == ("['a']['b']", "['a/b']", "c")
+    np.testing.assert_allclose(result.table["mean"], [one.mean(), other.mean(), one.mean()])
+    assert "paths that read alike are listed as ['a']['b'], ['a/b']" in repr(result)
+    both = {"f": lambda p: {"g": p["c"]}, "f/g": lambda p: p["c"] + 5}
+    assert names(summary(run, functions=both)) == ("['f']['g']", "['f/g']")
+
+
+def test_a_table_is_a_frame(make_run):
+    """pandas' own constructor takes it, and rows are found by their names."""
+    result = summary(make_run(DRAWS))
+    again = pandas.DataFrame(result.table, index=["weight[0,1]", "bias[0]"])
+    assert again.loc["bias[0]", "mean"] == result.table["mean"].iloc[0]

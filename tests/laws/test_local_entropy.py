@@ -239,3 +239,68 @@ def test_bad_kernels_and_batches():
     entropy = sgmcmc.local.local_entropy(sgmcmc.sgld(quadratic(), 0.1), 1.0, num_steps=5)
     with pytest.raises(ValueError, match="expected a leading axis of 5"):
         entropy.gradient(jax.random.key(0), jnp.zeros(3), jnp.zeros((4, 2)))
+
+
+def _log_exponential(y):
+    return y - jnp.exp(2 * y)
+
+
+def exponential_mean(gamma):
+    """⟨y⟩ of exp(−e^{2y} + y − γy²/2), by quadrature."""
+    y = np.linspace(-60, 8, 400_001)
+    density = np.exp(y - np.exp(2 * y) - gamma / 2 * y**2)
+    return (y * density).sum() / density.sum()
+
+
+@pytest.mark.parametrize("sampler", ["samadams", "sa_sgld"])
+def test_an_adaptive_inner_clock_weighs_its_points(sampler):
+    """f = e^{2y} − y about 0 at γ = .05: ⟨y⟩ = −.8893 and ∇F = γ⟨y⟩ = −.0445, for a mean of all
+    points and for one of the last few.
+
+    Steps are short where the gradient is large: means over steps are −.64 and −.66. Errors of 512
+    loops are .01 and .04: 4 of them, and the wrong value 24 and 6 away.
+    """
+    gamma, exact = 0.05, exponential_mean(0.05)
+    assert exact == pytest.approx(-0.8893, abs=1e-4)
+    posterior = sgmcmc.Posterior.from_log_density(_log_exponential)
+    kernel = (
+        sgmcmc.samadams(posterior, 0.05, friction=1.0)
+        if sampler == "samadams"
+        else sgmcmc.sa_sgld(posterior, 0.02)
+    )
+    keys = jax.random.split(jax.random.key(7), 512)
+    for averaging in (None, 0.25):
+        entropy = sgmcmc.local.local_entropy(
+            kernel, gamma, num_steps=2_000, num_burnin=500, averaging=averaging
+        )
+        found = jax.vmap(entropy.gradient, (0, None))(keys, jnp.zeros(()))
+        error = float(found.mean.std(ddof=1)) / np.sqrt(len(keys))
+        assert error < (0.02 if averaging is None else 0.06)
+        assert abs(float(found.mean.mean()) - exact) < 4 * error
+        np.testing.assert_allclose(found.gradient, gamma * found.mean, rtol=1e-12)
+
+
+def _shrinking(count):
+    return 0.01 / (1 + count)
+
+
+@pytest.mark.parametrize("averaging", [None, 0.25])
+def test_a_scheduled_inner_clock_weighs_its_points(averaging):
+    """Without noise: Σ h_k y_k/Σ h_k; or the running sums of a h y over those of a h, x first."""
+    kernel = sgmcmc.sgld(quadratic(), _shrinking, temperature=0.0)
+    entropy = sgmcmc.local.local_entropy(
+        kernel, 1.0, num_steps=20, num_burnin=3, averaging=averaging
+    )
+    y, above, below = START.copy(), np.zeros(3), 0.0
+    for k in range(23):
+        h = 0.01 / (1 + k)
+        y = y - h * (STIFFNESS * y + 1.0 * (y - START))
+        if k >= 3 and averaging is None:
+            above, below = above + h * y, below + h
+        elif k >= 3:
+            if k == 3:  # x weighs as much as the first point
+                above, below = h * START, h
+            above = (1 - averaging) * above + averaging * h * y
+            below = (1 - averaging) * below + averaging * h
+    found = entropy.gradient(jax.random.key(0), jnp.asarray(START))
+    np.testing.assert_allclose(found.mean, above / below, rtol=1e-10)

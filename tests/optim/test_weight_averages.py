@@ -144,3 +144,18 @@ def test_bad_input():
         sgmcmc.optim.cyclical_schedule(0.1, 0.01, period=5, shape="triangle")
     with pytest.raises(ValueError, match="shape: got 'cosine'; allowed: sawtooth, triangle"):
         sgmcmc.optim.cyclical_schedule(0.1, 0.01, period=5, shape="cosine")
+
+
+def test_a_mean_far_from_zero_keeps_moving():
+    """Parameters 1e5 standard deviations from 0: the mean of 20,000 of them to float32's last
+    place, where updates of less than half of one would be lost."""
+    optimizer = sgmcmc.optim.weight_average(1, 1)
+    noise = np.random.default_rng(0).normal(size=20_000)
+    path = jnp.asarray(1e5 + noise, jnp.float32)
+
+    def step(state, x):
+        return optimizer.update(jnp.zeros(()), state, x)[1], None
+
+    state, _ = jax.lax.scan(step, optimizer.init(path[0]), path)
+    exact = np.asarray(path, np.float64).mean()
+    assert abs(float(state.average) - exact) <= np.spacing(np.float32(1e5))
