@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -23,6 +24,37 @@ class Constant(eqx.Module):
     def __call__(self, count: Array) -> Array:
         return self.value
 
+    @property
+    def period(self) -> int:
+        return 1
+
+
+class AbstractRepeating(eqx.Module):
+    """A function of the step index that says when it repeats itself."""
+
+    @property
+    @abstractmethod
+    def period(self) -> int | None:
+        """Steps after which its values come again; None: they need not."""
+
+    @abstractmethod
+    def __call__(self, count: Array) -> Array:
+        """The number () at step `count` ()."""
+
+
+class Periodic(AbstractRepeating):
+    """function(k mod length): it repeats itself whatever the function is."""
+
+    function: Callable[..., PyTree]
+    length: Array
+
+    @property
+    def period(self) -> int:
+        return int(self.length)
+
+    def __call__(self, count: Array) -> Array:
+        return jnp.asarray(self.function(count % self.length), dtype=float)
+
 
 class Schedule(eqx.Module):
     """A number as a function of the step index; optax's schedules fit."""
@@ -31,6 +63,11 @@ class Schedule(eqx.Module):
 
     def __call__(self, count: Array) -> Array:
         return jnp.asarray(self.function(count), dtype=float)
+
+    @property
+    def period(self) -> int | None:
+        """Steps after which its values come again; None: the function does not say."""
+        return self.function.period if isinstance(self.function, AbstractRepeating) else None
 
 
 Rate: TypeAlias = Constant | Schedule

@@ -1,17 +1,14 @@
 """Exact stationary laws of samplers on linear-Gaussian targets, without sampling.
 
-With a gradient linear in θ, one step is affine in the state z and in its standard normals ξ,
-
-    z' = A_i z + B_i ξ + c_i,        recorded: w = C_i z + D_i ξ + e_i,
-
-i the step's minibatch. Here the maps are read off `kernel.drive`; `_affine` makes the law of
-them, for batches drawn anew every step and for epochs of batches alike.
+What is refused is refused here or in `_linear`, which reads the affine maps of a kernel's steps
+off its `drive` and `refresh`; `_affine` makes the law of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,19 +16,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jax.tree_util import Partial
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
-from sgmcmc.diagnostics.laws._affine import Affine, stationary_moments
-from sgmcmc.kernels._base import AbstractKernel, require_kernel
-from sgmcmc.kernels._phases import AbstractPhaseKernel
-from sgmcmc.types import Array, Batch, Blocks, PyTree, State
-
-# Enough room for rounding in float64, none for arithmetic in float32.
-TOLERANCE = 1e-10
-NUM_DRAWS = 4096
+from sgmcmc.diagnostics.laws import _linear as linear
+from sgmcmc.diagnostics.laws._affine import round_length, stationary_moments
+from sgmcmc.kernels._base import AbstractDynamics, AbstractKernel, require_kernel
+from sgmcmc.types import Batch, Blocks, PyTree
 
 
 class StationaryLaw(NamedTuple):
@@ -111,17 +102,17 @@ def stationary_law(
         epochs = [(i,) for i in range(len(batches))]
     _check_epochs(epochs, len(batches))
     checks.require_floating(position, "position")
+    require_kernel(kernel)
+    period = _period(kernel)
+    round_length(period, epochs, kernel.traits.refresh_every)
+    if data is None and batches[0] is not None:
+        data = batches[0].data if isinstance(batches[0], Batch | Blocks) else batches[0]
     with _double_precision():
         kernel, position, batches, data = _widen((kernel, position, list(batches), data))
-        require_kernel(kernel)
-        state = _template(kernel, position, batches[0], data)
-        _normals(kernel, state)
-        if not isinstance(kernel, AbstractPhaseKernel):
-            _require_normal_draws(kernel, state)
-        maps = [_affine(kernel, state, batch) for batch in batches]
-        momenta = trees.size(state.momentum)
-    mean, covariance, radius = stationary_moments(maps, epochs)
-    d = trees.size(position)
+        state = linear.template(kernel, position, batches[0], data)
+        steps, refresh = linear.chain(kernel, state, batches, data, period)
+        d, momenta = trees.size(position), trees.size(state.momentum)
+    mean, covariance, radius = stationary_moments(steps, epochs, refresh)
     return StationaryLaw(
         mean=mean[:d],
         covariance=covariance[:d, :d],
@@ -147,106 +138,41 @@ def _check_epochs(epochs: Sequence[Sequence[int]], num_batches: int) -> None:
         )
 
 
-def _affine(kernel: AbstractKernel, state: State, batch: PyTree) -> Affine:
-    """The step's affine map, checked at other points and at a later step."""
-    flat, _ = ravel_pytree(_moving(state))
-    size, normals = len(flat), trees.size(_normals(kernel, state))
-    here = np.concatenate([np.asarray(flat), np.zeros(normals)])
-    value, slopes, held = _linearise(kernel, state, batch, jnp.asarray(here))
-    if not eqx.tree_equal(held, (state.estimator, state.metric)):
-        raise ValueError(
-            "kernel: its estimator or metric changes as it steps; expected a fixed one"
-        )
-    jacobian = np.asarray(slopes)
-    offset = np.asarray(value) - jacobian @ here
-    rng = np.random.default_rng(0)
-    later = state._replace(clock=state.clock._replace(count=state.clock.count + 1_000))
-    for other in (state, later):
-        there = rng.normal(size=size + normals)
-        got = np.asarray(_linearise(kernel, other, batch, jnp.asarray(there))[0])
-        wanted = jacobian @ there + offset
-        error = np.max(np.abs(got - wanted)) / max(1.0, np.max(np.abs(wanted)))
-        if not error < TOLERANCE:
-            raise ValueError(
-                f"kernel: one step is not affine in state and noise (relative error {error:.2g}). "
-                "An exact law needs a Gaussian target, numbers that do not change with the step, "
-                "and functions that keep float64"
-            )
-    left, right = jacobian[:, :size], jacobian[:, size:]
-    a, b, c = left[:size], right[:size], offset[:size]
-    return Affine(a, b, c, left[size:], right[size:], offset[size:])
-
-
-@eqx.filter_jit
-def _linearise(
-    kernel: AbstractKernel, state: State, batch: PyTree, point: Array
-) -> tuple[Array, Array, PyTree]:
-    """At `point` = (state, normals): outputs, their Jacobian, and the parts' next memories."""
-    outputs = Partial(_outputs, kernel, state, batch)
-    jacobian, (value, held) = jax.jacfwd(outputs, has_aux=True)(point)
-    return value, jacobian, held
-
-
-def _outputs(
-    kernel: AbstractKernel, state: State, batch: PyTree, point: Array
-) -> tuple[Array, PyTree]:
-    """The next state's numbers, then those that are recorded: position, and momentum if any."""
-    flat, unravel = ravel_pytree(_moving(state))
-    position, momentum, extra = unravel(point[: len(flat)])
-    noise = ravel_pytree(_normals(kernel, state))[1](point[len(flat) :])
-    state = state._replace(position=position, momentum=momentum, extra=extra)
-    following, info = kernel.drive(noise, state, batch)
-    # The state may stand at another phase of the word than the recorded position.
-    last = kernel.momentum_at_record(noise, state, batch)
-    value = ravel_pytree((_moving(following), (info.position, last)))[0]
-    return value, (value, (following.estimator, following.metric))
-
-
-def _moving(state: State) -> tuple[PyTree, PyTree, PyTree]:
-    """The parts of a state that a step on a Gaussian target maps affinely."""
-    return state.position, state.momentum, state.extra
-
-
-def _template(kernel: AbstractKernel, position: PyTree, batch: PyTree, data: PyTree) -> State:
-    """A first state whose leaves are all floats; random words in `extra` become normals."""
-    if data is None and batch is not None:
-        data = batch.data if isinstance(batch, Batch | Blocks) else batch
-    state = kernel.init(position, jax.random.key(0), data)
-    if all(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(state.extra)):
-        return state
-    return state._replace(extra=kernel.drive(_normals(kernel, state), state, batch)[0].extra)
-
-
-def _normals(kernel: AbstractKernel, state: State) -> PyTree:
-    """Zeros in the place of the standard normals that `drive` takes.
+def _period(kernel: AbstractKernel) -> int:
+    """Steps after which the kernel's numbers come again, as it says; `linear.chain` checks it.
 
     Raises:
-        ValueError: it takes something else.
+        ValueError: they need not come again, or nobody says when; they follow the gradient; no
+            step is chosen yet.
     """
-    shapes = kernel.normals(state)
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shapes)):
-        raise ValueError(
-            f"kernel: the noise of {kernel.traits.name} is no array of standard normals, by which "
-            "an exact law goes"
-        )
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-
-def _require_normal_draws(kernel: AbstractKernel, state: State) -> None:
-    """Raise a ValueError unless `draw` gives standard normals, by the moments of 4,096 draws.
-
-    At six standard errors the chance of a false alarm is 4e-9 a number.
-    """
-    keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
-    drawn = jax.vmap(lambda key: ravel_pytree(kernel.draw(key, state))[0])(keys)
-    mean, variance = np.asarray(jnp.mean(drawn, axis=0)), np.asarray(jnp.var(drawn, axis=0))
-    error = 6 / np.sqrt(NUM_DRAWS)
-    if np.any(np.abs(mean) > error) or np.any(np.abs(variance - 1) > np.sqrt(2) * error):
-        raise ValueError(
-            f"kernel: what `draw` of {kernel.traits.name} gives is not standard normal (means to "
-            f"{np.max(np.abs(mean)):.3g}, variances {np.min(variance):.3g} to "
-            f"{np.max(variance):.3g}); draw standard normals and scale them in `drive`"
-        )
+    clock = kernel.clock
+    periods: dict[str, int | None] = {}
+    if clock is not None:
+        if clock.untuned:
+            raise ValueError(
+                "step_size: got None, which sgmcmc.sample chooses from the data; expected a "
+                "number, or the kernel that sgmcmc.tune returns"
+            )
+        if clock.adaptive:
+            raise ValueError(
+                f"kernel: {kernel.traits.name} has a step that follows the gradient, so that it is "
+                "not affine and has no exact law; allowed: a number, or a clock that repeats itself"
+            )
+        periods["step_size"] = clock.period
+    if isinstance(kernel, AbstractDynamics):
+        if kernel.friction is not None:
+            periods["friction"] = kernel.friction.period
+        periods["temperature"] = kernel.temperature.period
+    known = []
+    for name, period in periods.items():
+        if period is None:
+            raise ValueError(
+                f"{name}: its numbers change with the step and do not say when they come again, so "
+                "that there is no stationary law to tell; allowed: a number, "
+                "clocks.periodic(f, period), clocks.cyclical, or a clock with a `period` of its own"
+            )
+        known.append(period)
+    return math.lcm(*known)
 
 
 def _widen(tree: PyTree) -> PyTree:

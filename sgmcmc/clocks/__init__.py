@@ -5,12 +5,13 @@ so that weighted averages are averages over physical time.
 
     fixed(h)                        h
     scheduled(f)                    h_k = f(k)
+    scheduled(periodic(f, P))       h_k = f(k mod P)
     decreasing(h, offset, power)    h_k = h (1 + k/b)^{−γ}
     cyclical(h, num_cycles, …)      h_k = (h/2) (cos(π r_k) + 1), r_k the place in the cycle
     adaptive(Δτ, …)                 ψ(ζ) Δτ, ζ the recent size of the gradient
 
-k counts all steps from 0, burn-in included. One of your own: `AbstractClock`, and
-`sgmcmc/clocks/README.md`.
+k counts all steps from 0, burn-in included. `periodic` is for schedules of friction and temperature
+too. One of your own: `AbstractClock`, and `sgmcmc/clocks/README.md`.
 """
 
 from sgmcmc._schedule import Constant, Rate, Schedule, as_rate
@@ -22,6 +23,7 @@ from sgmcmc.clocks._schedules import (
     cyclical,
     decreasing,
     fixed,
+    periodic,
     scheduled,
 )
 
@@ -41,5 +43,6 @@ __all__ = [
     "cyclical",
     "decreasing",
     "fixed",
+    "periodic",
     "scheduled",
 ]

@@ -52,6 +52,15 @@ class AbstractClock(eqx.Module):
         """Whether it was made with `step_size=None`, and no step is chosen yet."""
         return False
 
+    @property
+    def period(self) -> int | None:
+        """Steps after which what `tick` gives comes again: P ≥ 1, 1 for a step that stands still.
+
+        None (default): it need not, or nobody has said so; `diagnostics.stationary_law` then
+        refuses it. A clock of your own that repeats itself says here after how many steps.
+        """
+        return None
+
     def init(self, position: PyTree = ()) -> ClockState:
         """The first state: no step made, and what an adaptive clock remembers."""
         return ClockState(jnp.zeros((), jnp.int32))
@@ -99,6 +108,10 @@ class Clock(AbstractClock):
 
     step_size: Rate
     weights: str = eqx.field(static=True, default="time")
+
+    @property
+    def period(self) -> int | None:
+        return self.step_size.period
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
         """(dt, weight, next state) of the step that begins now."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Rate, ScalarOrSchedule, Schedule, as_rate
+from sgmcmc import _tree as trees
+from sgmcmc._checks import check_range, count, positive
+from sgmcmc._schedule import (
+    AbstractRepeating,
+    Periodic,
+    Rate,
+    ScalarOrSchedule,
+    Schedule,
+    as_rate,
+)
 from sgmcmc.clocks._adaptive import Untuned
 from sgmcmc.clocks._base import AbstractClock, Clock, StepSize, ticked
 from sgmcmc.types import Array, ClockState
@@ -22,6 +31,10 @@ class CyclicalClock(AbstractClock):
     length: Array
     exploration: Array
     weights: str = eqx.field(static=True)
+
+    @property
+    def period(self) -> int:
+        return int(self.length)
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
         """(dt, weight, next state) of the step that begins now."""
@@ -72,11 +85,15 @@ class _Decreasing(eqx.Module):
         return self.initial * (1 + count / self.offset) ** -self.power
 
 
-class _Cosine(eqx.Module):
+class _Cosine(AbstractRepeating):
     """(h/2) (cos(π r) + 1), r = (k mod L)/L."""
 
     initial: Array
     length: Array
+
+    @property
+    def period(self) -> int:
+        return int(self.length)
 
     def __call__(self, count: Array) -> Array:
         # (cos πr + 1)/2 = sin²(π (1 − r)/2), which in float32 does not cancel to 0 as r → 1.
@@ -84,11 +101,16 @@ class _Cosine(eqx.Module):
         return self.initial * jnp.sin(jnp.pi / 2 * left) ** 2
 
 
-class _Switched(eqx.Module):
+class _Switched(AbstractRepeating):
     """A temperature that is 0 while a clock explores."""
 
     sampling: Rate
     clock: CyclicalClock
+
+    @property
+    def period(self) -> int | None:
+        inner = self.sampling.period
+        return None if inner is None else math.lcm(inner, self.clock.period)
 
     def __call__(self, count: Array) -> Array:
         return jnp.where(self.clock.explores(count), 0.0, self.sampling(count))
@@ -112,13 +134,34 @@ def scheduled(schedule: Callable[[Array], Array]) -> Clock:
     """A step h_k = schedule(k) > 0, k the step index from 0; a draw weighs h_k/h_0.
 
     Args:
-        schedule: () int32 -> () step, in pure JAX, as optax's schedules are.
+        schedule: () int32 -> () step, in pure JAX, as optax's schedules are; `periodic` makes
+            one that repeats itself.
 
     Raises:
         TypeError: `schedule` is not callable.
         ValueError: h_0 is not a finite number > 0; from `sample`, any step of the run.
     """
     return Clock(as_rate(schedule, "step_size", above_zero=True))
+
+
+def periodic(schedule: Callable[[Array], Array], period: int) -> Periodic:
+    """The schedule k -> schedule(k mod period), for a step size, a friction or a temperature.
+
+    That it repeats itself is known then, and need not be guessed: `diagnostics.stationary_law`
+    has the law over a period. Steps of h and h/3 in turn:
+
+        clock = clocks.scheduled(clocks.periodic(lambda k: jnp.where(k == 0, h, h / 3), 2))
+
+    Args:
+        schedule: () int32 in 0 … period − 1 -> () number, in pure JAX.
+        period: P ≥ 1, in steps.
+
+    Raises:
+        TypeError: `schedule` is not callable, or `period` is not an integer.
+        ValueError: `period` < 1.
+    """
+    function = trees.as_callable(schedule, "schedule")
+    return Periodic(function, jnp.asarray(count(period, "period"), jnp.int32))
 
 
 def decreasing(

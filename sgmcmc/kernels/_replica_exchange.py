@@ -19,6 +19,7 @@ memory). Only what has T in its law changes with it:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -67,6 +68,11 @@ class StretchedClock(AbstractClock):
     @property
     def step_size(self) -> Rate:
         return self.inner.step_size
+
+    @property
+    def period(self) -> int | None:
+        inner = self.inner.period
+        return None if inner is None else inner // math.gcd(inner, self.factor)
 
     def tick(self, state: ClockState) -> tuple[Array, Array, ClockState]:
         """That of the inner clock: replicas tick by themselves."""
