@@ -41,7 +41,7 @@ def categorical(predict: Callable[..., PyTree], params: PyTree, batch: PyTree) -
     if y.shape != (n,):
         raise ValueError(f"y: got shape {y.shape}; expected (n,) = ({n},)")
     # A masked sum and no gather: its gradient is no scatter, which is slow on every backend.
-    chosen = jnp.arange(k, dtype=y.dtype) == y[:, None]
+    chosen = jnp.arange(k, dtype=y.dtype)[None] == y[:, None]
     values = jnp.sum(jnp.where(chosen, logits, 0), axis=-1) - jax.nn.logsumexp(logits, axis=-1)
     return jnp.where((y >= 0) & (y < k), values, jnp.nan)
 

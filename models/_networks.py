@@ -128,8 +128,8 @@ def forward(activation: Callable[[Array], Array], layers: PyTree, x: ArrayLike) 
     first = layers[0]["weight"]
     x = likelihoods.inputs(x, first.shape[0], first.dtype)
     for layer in layers[:-1]:
-        x = activation(x @ layer["weight"] + layer["bias"])
-    return x @ layers[-1]["weight"] + layers[-1]["bias"]
+        x = activation(x @ layer["weight"] + layer["bias"][None])
+    return x @ layers[-1]["weight"] + layers[-1]["bias"][None]
 
 
 def _fixed_noise(
@@ -248,9 +248,9 @@ class Forward(eqx.Module):
             x = jax.lax.conv_general_dilated(
                 x, layer["weight"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
-            x = _pool(self.activation(x + layer["bias"]))
+            x = _pool(self.activation(x + layer["bias"][None, None, None]))
         dense = params["dense"]
-        return x.reshape(len(x), -1) @ dense["weight"] + dense["bias"]
+        return x.reshape(len(x), -1) @ dense["weight"] + dense["bias"][None]
 
 
 def _pool(x: Array) -> Array:

@@ -161,7 +161,7 @@ class Posterior(ByIdentity):
 
     def prior_potential(self, params: PyTree) -> Float[Array, ""]:
         """U₀(θ), the part of U without data: −log p(θ), and the pull of a localised posterior."""
-        return self._pull(params) - _scalar(self.log_prior(params), "log_prior")
+        return self._pull(params) - self._log_prior(params)
 
     def data_potential(self, params: PyTree, batch: Batch | PyTree) -> Float[Array, ""]:
         """U − U₀ estimated from `batch`: −λ (N/n) Σ_{i in batch} log p(y_i | x_i, θ)."""
@@ -191,7 +191,7 @@ class Posterior(ByIdentity):
             data: all N examples; None for targets without data.
             block_size: examples evaluated at a time, which bounds the memory.
         """
-        log_prior = _scalar(self.log_prior(params), "log_prior") - self._pull(params)
+        log_prior = self._log_prior(params) - self._pull(params)
         if not self.has_data:
             return log_prior
         if data is None:
@@ -200,6 +200,9 @@ class Posterior(ByIdentity):
         check_data(data, self.data_size)
         total = sum_over_blocks(self._log_likelihoods, params, data, block_size)
         return log_prior + self.likelihood_power.astype(total.dtype) * total
+
+    def _log_prior(self, params: PyTree) -> Array:
+        return widened(_scalar(jnp.asarray(self.log_prior(params)), "log_prior"))
 
     def _log_likelihoods(self, params: PyTree, data: PyTree) -> Float[Array, " n"]:
         assert self.log_likelihood is not None

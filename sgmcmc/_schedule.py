@@ -15,7 +15,7 @@ from sgmcmc._checks import check_range
 from sgmcmc.types import Array, PyTree
 
 
-class Constant(eqx.Module):
+class Constant(trees.ByIdentity):
     """A number that does not change: an array leaf."""
 
     value: Array
@@ -24,13 +24,15 @@ class Constant(eqx.Module):
         return self.value
 
 
-class Schedule(eqx.Module):
+class Schedule(trees.ByIdentity):
     """A number as a function of the step index; optax's schedules fit."""
 
     function: Callable[..., PyTree]
 
     def __call__(self, count: Array) -> Array:
-        return jnp.asarray(self.function(count), dtype=float)
+        # Optax's own schedules divide integers by numbers, which "strict" forbids.
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(self.function(count), dtype=float)
 
 
 Rate: TypeAlias = Constant | Schedule

@@ -55,7 +55,7 @@ class _Moments(NamedTuple):
     deviations: PyTree
 
 
-class Mean(eqx.Module):
+class Mean(trees.ByIdentity):
     """Σ w f(θ) / Σ w over all chains; see `mean` and `predictive_mean`."""
 
     function: Callable[..., PyTree] | None = None
@@ -81,7 +81,7 @@ class Mean(eqx.Module):
         return jax.tree.map(lambda x: x.astype(trees.accumulator_dtype(x)), value)
 
 
-class Covariance(eqx.Module):
+class Covariance(trees.ByIdentity):
     """Weighted mean and covariance of f(θ); see `covariance`."""
 
     function: Callable[..., PyTree] | None = None
@@ -108,7 +108,7 @@ class Covariance(eqx.Module):
     def result(self, states: _Moments) -> tuple[Array, Array]:
         """The mean (d,), and the covariance (d, d) or, if `diagonal`, the variances (d,)."""
         mean, total = _pooled_mean(states), jnp.sum(states.weight)
-        offset = states.mean - mean
+        offset = states.mean - mean[None]
         between = offset**2 if self.diagonal else jnp.einsum("ci,cj->cij", offset, offset)
         weight = states.weight.reshape(-1, *(1,) * (between.ndim - 1))
         return mean, jnp.sum(states.deviations + weight * between, axis=0) / total

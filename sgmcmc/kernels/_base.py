@@ -4,12 +4,12 @@ import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
 
+from sgmcmc import _tree as trees
 from sgmcmc._checks import require_floating
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Constant, Rate
@@ -56,7 +56,7 @@ class Traits(NamedTuple):
     batches: Batches = "any"
 
 
-class AbstractKernel(eqx.Module):
+class AbstractKernel(trees.ByIdentity):
     """A sampler: `traits`, `init`, `draw`, `drive`; all else is given.
 
     A kernel is a pytree. Its numbers are array leaves, so that kernels which differ in

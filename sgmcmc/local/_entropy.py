@@ -63,7 +63,7 @@ class LocalValue(NamedTuple):
     effective_samples: Array
 
 
-class LocalEntropy(eqx.Module):
+class LocalEntropy(trees.ByIdentity):
     """F and ∇F; made by `local_entropy`. A pytree: its numbers are leaves.
 
     Attributes:

@@ -103,7 +103,9 @@ def _descend(
         order, batch, _ = batches.next_batch(source, key, t, order, batches.no_vmap)
         gradient = posterior.potential_and_gradient(params, batch)[1]
         # Adam's own constants suit gradients of order one, not of order N.
-        updates, memory = optimizer.update(trees.scale(1 / data_size, gradient), memory, params)
+        gradient = trees.scale(1 / data_size, gradient)
+        with jax.numpy_dtype_promotion("standard"):  # Adam's own arithmetic asks for it
+            updates, memory = optimizer.update(gradient, memory, params)
         return (optax.apply_updates(params, updates), memory, order), None
 
     begin = (params, optimizer.init(params), batches.empty_order(source, key))

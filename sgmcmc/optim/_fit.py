@@ -54,7 +54,9 @@ def fit(
             as it is, so equinox models and `nnx.State`s fit. Never changed.
         data: pytree of arrays with one leading axis; None for losses without data.
         optimizer: an optax transformation: `optax.adam(1e-3)`, `sgmcmc.optim.entropy_sgd(…)`, a
-            chain with schedules and weight decay, …
+            chain with schedules and weight decay, … Its `update` is given `value`, `grad` and
+            `value_fn` too, the mean loss of the step's own batch, so that `optax.lbfgs()` and
+            `optax.polyak_sgd()` work; what a line search evaluates is not counted.
         batch_size: examples a step; None: all of them. Where an epoch does not divide evenly
             its last batch is filled up with some of its other examples; a loss of shape (n,)
             does not count those, one of shape () does.
@@ -74,8 +76,9 @@ def fit(
         progress: show a progress bar; plain lines where the output is no terminal.
 
     Returns:
-        A `Fitted`: the parameters to evaluate (the anchor of `entropy_sgd`), the trace of the
-        loss, and what it cost. Ctrl-C ends it early and keeps what is made.
+        A `Fitted`: the parameters to evaluate (the anchor of `entropy_sgd`, the average of
+        `optax.contrib.schedule_free`), the trace of the loss, and what it cost. Ctrl-C ends it
+        early and keeps what is made.
 
     Raises:
         TypeError, ValueError: bad input, by name.
@@ -308,6 +311,8 @@ class NonFiniteLossError(FloatingPointError):
 def evaluated(state: PyTree, params: PyTree) -> PyTree:
     """The parameters to evaluate: those of the states in `state` that have `to_evaluate`.
 
+    Of `optax.contrib.schedule_free` they are its `schedule_free_eval_params`.
+
     Such states are found wherever they are, in chains, schedules and wrappers; in a chain the
     last has its say, and leaves that `optax.masked` keeps from one stay those of `params`.
 
@@ -316,17 +321,27 @@ def evaluated(state: PyTree, params: PyTree) -> PyTree:
         params: the parameters that optax moves, returned where no state knows better.
     """
     import optax  # not at the top: `import sgmcmc` is quick without it
+    from optax.contrib import ScheduleFreeState
 
     masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
-    for part in jax.tree.leaves(state, is_leaf=_knows):
-        if _knows(part):
+    knows = lambda x: isinstance(x, ScheduleFreeState) or hasattr(x, "to_evaluate")  # noqa: E731
+    for part in jax.tree.leaves(state, is_leaf=knows):
+        if isinstance(part, ScheduleFreeState):
+            # Each leaf by itself, since some may be masked; a state of one array will do.
+            mean = lambda z, y, s=part: y if masked(z) else _mean(s._replace(z=z), y)  # noqa: E731
+            params = jax.tree.map(mean, part.z, params, is_leaf=masked)
+        elif knows(part):
             fill = lambda new, old: old if masked(new) else new  # noqa: E731
             params = jax.tree.map(fill, part.to_evaluate, params, is_leaf=masked)
     return params
 
 
-def _knows(part: Any) -> bool:
-    return hasattr(part, "to_evaluate")
+def _mean(state: Any, leaf: Array) -> Array:
+    """What `optax.contrib.schedule_free` evaluates in the place of one leaf."""
+    from optax.contrib import schedule_free_eval_params
+
+    mean: Array = schedule_free_eval_params(state, leaf)
+    return mean.astype(leaf.dtype)
 
 
 # Losses that a chunk has room for.
@@ -406,17 +421,26 @@ def advance(
     inputs, start, steps = given
     update = optax.with_extra_args_support(inputs.optimizer).update
 
-    def gradient(params: PyTree, batch: Batch | None, key: Key, t: Array) -> Any:
-        return jax.value_and_grad(inputs.loss)(params, batch, jax.random.fold_in(key, t))
+    def loss(params: PyTree, batch: Batch | None, key: Key, t: Array) -> Array:
+        return inputs.loss(params, batch, jax.random.fold_in(key, t))
 
     def step(carry: FitCarry, t: Array) -> tuple[FitCarry, Array]:
         order, batch, axis = batches.next_batch(
             inputs.source, inputs.batch_key, t, carry.order, inputs.over
         )
-        values, gradients = inputs.over(gradient, in_axes=(0, axis, 0, None))(
-            carry.params, batch, inputs.loss_key, t
-        )
-        updates, state = update(gradients, carry.state, carry.params, value=jnp.mean(values))
+
+        def each(function: Callable[..., Any], params: PyTree) -> Any:
+            over = inputs.over(function, in_axes=(0, axis, 0, None))
+            return over(params, batch, inputs.loss_key, t)
+
+        values, gradients = each(jax.value_and_grad(loss), carry.params)
+        # Of the same batch, for optimizers that search along a line; over replicas the mean.
+        mean = trees.scale(1 / values.size, gradients) if inputs.replicated else gradients
+        with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic asks for it
+            updates, state = update(
+                gradients, carry.state, carry.params, value=jnp.mean(values), grad=mean,
+                value_fn=lambda params: jnp.mean(each(loss, params)),
+            )  # fmt: skip
         return FitCarry(optax.apply_updates(carry.params, updates), state, order), values
 
     shape = jax.eval_shape(step, carry, start)[1]

@@ -251,7 +251,7 @@ def _cyclic_rows(
     if k * batch_size == data_size:
         return Rows(place)
     mask = place < data_size
-    return Rows(place % data_size, mask, jnp.sum(mask) * (k / data_size))
+    return Rows(place % data_size, mask, jnp.sum(mask).astype(float) * (k / data_size))
 
 
 def _all_rows(
