@@ -62,7 +62,7 @@ def mlp(
         more than two axes are flattened to (n, sizes[0]).
 
     Raises:
-        ValueError: fewer than two sizes or one below 1, an unknown likelihood or
+        ValueError: fewer than two sizes or one below 1, one class, an unknown likelihood or
             activation, a scale not > 0, Gaussian outputs other than 1, or noise settings
             for a categorical likelihood.
         TypeError: a size is not an integer; `prior` or `activation` is of another type.
@@ -83,6 +83,11 @@ def mlp(
     if likelihood == "categorical":
         if noise_scale is not None or learn_noise:
             raise ValueError("noise_scale, learn_noise: a categorical likelihood has no noise")
+        if sizes[-1] < 2:
+            raise ValueError(
+                f"sizes: got {sizes[-1]} output, one class; allowed: k ≥ 2 for labels 0 … k−1, or "
+                'likelihood="gaussian" for responses'
+            )
         return Model(
             init=MlpInit(sizes, learn_noise=False),
             predict=network,

@@ -111,7 +111,7 @@ class Posterior(ByIdentity):
         if not isinstance(precision, jax.core.Tracer):
             fits = bool(np.all(np.isfinite(precision) & (np.asarray(precision) > 0)))
             _require(fits, "precision", precision, "a finite number > 0")
-        center, precision = jax.tree.map(jnp.asarray, center), jnp.asarray(precision, float)
+        center, precision = checks.as_arrays(center, "center"), jnp.asarray(precision, float)
         offset = None
         if self.precision is not None:
             center, precision, offset = self._with_pull(center, precision)
@@ -198,6 +198,7 @@ class Posterior(ByIdentity):
             raise ValueError("data: got None; this posterior has a likelihood and needs its data")
         checks.count(block_size, "block_size")
         check_data(data, self.data_size)
+        checks.require_in_range(data, "data")
         total = sum_over_blocks(self._log_likelihoods, params, data, block_size)
         return log_prior + self.likelihood_power.astype(total.dtype) * total
 

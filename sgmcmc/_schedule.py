@@ -35,12 +35,22 @@ class Schedule(trees.ByIdentity):
             return jnp.asarray(self.function(count), dtype=float)
 
 
-Rate: TypeAlias = Constant | Schedule
+class Unchosen(trees.ByIdentity):
+    """A number that `sample` or `tune` is to choose: of `step_size=None` and `friction="auto"`."""
+
+    def __call__(self, count: Array) -> Array:
+        raise ValueError(
+            'step_size, friction: None and "auto" are chosen by sgmcmc.sample or sgmcmc.tune; '
+            "to make steps yourself give numbers"
+        )
+
+
+Rate: TypeAlias = Constant | Schedule | Unchosen
 """A number or schedule as kernels and clocks hold it: called with () int32, it gives ()."""
 
 # What users hand in for a number that may change with the step: it, a function of the step, or
 # what one of these was made into.
-ScalarOrSchedule: TypeAlias = float | Array | Callable[..., PyTree] | Constant | Schedule
+ScalarOrSchedule: TypeAlias = float | Array | Callable[..., PyTree] | Rate
 Friction: TypeAlias = ScalarOrSchedule | Literal["auto"]
 
 
@@ -51,7 +61,7 @@ def as_rate(value: ScalarOrSchedule | None, name: str, *, above_zero: bool = Fal
         TypeError: neither a number nor callable.
         ValueError: NaN, infinite, or out of range; for a schedule, at its first step.
     """
-    if isinstance(value, Constant | Schedule):
+    if isinstance(value, Constant | Schedule | Unchosen):
         return value
     if callable(value):
         schedule = Schedule(trees.as_callable(value, name))

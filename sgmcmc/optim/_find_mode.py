@@ -58,7 +58,7 @@ def find_mode(
     schedule = _schedule(learning_rate, int(num_steps))
     data, stream, batch_size = batches.data_and_stream(posterior, data, "reshuffled", batch_size)
     posterior.check_shapes(params, data, batch_size)
-    params = jax.tree.map(jnp.asarray, params)
+    params = checks.as_arrays(params, "params")
     found = _descend(posterior, params, data, key, stream, batch_size, int(num_steps), schedule)
     if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(found)):
         raise FloatingPointError(

@@ -94,6 +94,7 @@ def fit(
             )
     moving, fixed = eqx.partition(params, eqx.is_inexact_array)
     checks.require_floating(moving, "params")
+    checks.require_in_range(moving, "params")
     if num_replicas is not None:
         checks.count(num_replicas, "num_replicas", least=1)
         for path, leaf in trees.named_leaves(moving):
