@@ -29,19 +29,22 @@ def categorical(predict: Callable[..., PyTree], params: PyTree, batch: PyTree) -
 
     Raises:
         TypeError: the labels are not integers.
-        ValueError: the logits are not (n, k), or the labels not (n,).
+        ValueError: the logits are not (n, k ≥ 2), or the labels not (n,).
     """
     x, y = split_batch(batch)
     logits = predict(params, x)
-    if logits.ndim != 2:
-        raise ValueError(f"predict: got logits of shape {logits.shape}; expected (n, k)")
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"predict: got logits of shape {logits.shape}; expected (n, k) of k ≥ 2 classes: one "
+            'logit l is the two (0, l); for responses likelihood="gaussian"'
+        )
     n, k = logits.shape
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"y: got {y.dtype}; expected integer labels in 0 … {k - 1}")
     if y.shape != (n,):
         raise ValueError(f"y: got shape {y.shape}; expected (n,) = ({n},)")
     # A masked sum and no gather: its gradient is no scatter, which is slow on every backend.
-    chosen = jnp.arange(k, dtype=y.dtype) == y[:, None]
+    chosen = jnp.arange(k, dtype=y.dtype)[None] == y[:, None]
     values = jnp.sum(jnp.where(chosen, logits, 0), axis=-1) - jax.nn.logsumexp(logits, axis=-1)
     return jnp.where((y >= 0) & (y < k), values, jnp.nan)
 

@@ -19,7 +19,8 @@ class Model(NamedTuple):
     Attributes:
         init: `key -> params`, a starting point; call it once a chain for dispersed starts.
         predict: `(params, x) -> logits (n, k)` for categorical likelihoods, or
-            `(mean, scale)`, each (n,), for Gaussian ones. None without a likelihood.
+            `(mean, scale)`, each (n,), for Gaussian ones. None without a likelihood. In the
+            diagnostics values are (n,) and a two-axis array is logits; see their `kind`.
         log_likelihood: `(params, (x, y)) -> (n,)`, log p(y_i | x_i, θ) in nats. None for
             targets without data, whose whole log density is `log_prior`.
         log_prior: `params -> ()`, in nats, up to a constant.

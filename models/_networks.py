@@ -62,7 +62,7 @@ def mlp(
         more than two axes are flattened to (n, sizes[0]).
 
     Raises:
-        ValueError: fewer than two sizes or one below 1, an unknown likelihood or
+        ValueError: fewer than two sizes or one below 1, one class, an unknown likelihood or
             activation, a scale not > 0, Gaussian outputs other than 1, or noise settings
             for a categorical likelihood.
         TypeError: a size is not an integer; `prior` or `activation` is of another type.
@@ -83,6 +83,11 @@ def mlp(
     if likelihood == "categorical":
         if noise_scale is not None or learn_noise:
             raise ValueError("noise_scale, learn_noise: a categorical likelihood has no noise")
+        if sizes[-1] < 2:
+            raise ValueError(
+                f"sizes: got {sizes[-1]} output, one class; allowed: k ≥ 2 for labels 0 … k−1, or "
+                'likelihood="gaussian" for responses'
+            )
         return Model(
             init=MlpInit(sizes, learn_noise=False),
             predict=network,
@@ -128,8 +133,8 @@ def forward(activation: Callable[[Array], Array], layers: PyTree, x: ArrayLike) 
     first = layers[0]["weight"]
     x = likelihoods.inputs(x, first.shape[0], first.dtype)
     for layer in layers[:-1]:
-        x = activation(x @ layer["weight"] + layer["bias"])
-    return x @ layers[-1]["weight"] + layers[-1]["bias"]
+        x = activation(x @ layer["weight"] + layer["bias"][None])
+    return x @ layers[-1]["weight"] + layers[-1]["bias"][None]
 
 
 def _fixed_noise(
@@ -248,9 +253,9 @@ class Forward(eqx.Module):
             x = jax.lax.conv_general_dilated(
                 x, layer["weight"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
-            x = _pool(self.activation(x + layer["bias"]))
+            x = _pool(self.activation(x + layer["bias"][None, None, None]))
         dense = params["dense"]
-        return x.reshape(len(x), -1) @ dense["weight"] + dense["bias"]
+        return x.reshape(len(x), -1) @ dense["weight"] + dense["bias"][None]
 
 
 def _pool(x: Array) -> Array:

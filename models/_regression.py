@@ -35,7 +35,7 @@ class Affine(eqx.Module):
         """(n, d) inputs and (d + 1,) or (d + 1, k) parameters give (n,) or (n, k)."""
         params = jnp.asarray(params)
         x = likelihoods.inputs(x, params.shape[0] - self.intercept, params.dtype)
-        return x @ params[:-1] + params[-1] if self.intercept else x @ params
+        return x @ params[:-1] + params[-1:] if self.intercept else x @ params
 
 
 class PriorDraw(eqx.Module):

@@ -56,6 +56,50 @@ def require_same_structure(tree: PyTree, like: PyTree, name: str, like_name: str
             )
 
 
+def as_arrays(tree: PyTree, name: str) -> PyTree:
+    """`tree` with JAX's arrays as leaves, none of whose numbers is another one for it.
+
+    Without x64 JAX keeps integers in 32 bits and floats in float32: fractions are rounded, but
+    larger integers would wrap in silence, and larger floats be infinite.
+
+    Raises:
+        ValueError: an integer is beyond 32 bits, or a finite float beyond float32; the leaf is
+            named.
+    """
+    require_in_range(tree, name)
+    return jax.tree.map(jnp.asarray, tree)
+
+
+def require_in_range(tree: PyTree, name: str) -> None:
+    """Raise a ValueError, as `as_arrays`, where JAX would make other numbers of a leaf's."""
+    for path, leaf in named_leaves(tree):
+        if isinstance(leaf, jax.Array):
+            continue
+        given = np.asarray(leaf)
+        kept = jax.dtypes.canonicalize_dtype(given.dtype) if given.dtype.kind in "iuf" else None
+        if kept is None or kept == given.dtype or not given.size:
+            continue
+        if given.dtype.kind == "f":
+            largest = np.max(np.abs(given), initial=0.0, where=np.isfinite(given))
+            if largest > np.finfo(kept).max:
+                raise ValueError(
+                    f"{name}: leaf {path} has a number of {largest:.3g}, which in {kept} is "
+                    f"infinite; rescale it, or {X64}"
+                )
+            continue
+        low, high = given.min(), given.max()
+        if low < np.iinfo(kept).min or high > np.iinfo(kept).max:
+            raise ValueError(
+                f"{name}: leaf {path} is {given.dtype} from {low} to {high}, which would wrap in "
+                f"{kept}; number them from 0 (np.unique(ids, return_inverse=True)[1]), subtract an "
+                f"offset, or {X64}"
+            )
+
+
+# How to get JAX's 64 bits.
+X64 = 'call jax.config.update("jax_enable_x64", True) first'
+
+
 def check_data(data: PyTree, data_size: int | None) -> None:
     """Raise a ValueError unless `data` has `data_size` examples."""
     length = leading_axis(data)

@@ -154,7 +154,7 @@ def squared_slope(kernel: AbstractDynamics, position: PyTree, batches: PyTree) -
     gradients = jax.lax.map(of_batch, batches)
     mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), gradients)
     count = jax.tree.leaves(gradients)[0].shape[0]
-    away = jax.tree.map(lambda x, m: x - m, gradients, mean)
+    away = jax.tree.map(lambda x, m: x - m[None], gradients, mean)
     noise = trees.dot(away, away) / max(count - 1, 1)
     return trees.dot(mean, mean) - noise / count
 

@@ -111,7 +111,7 @@ class Posterior(ByIdentity):
         if not isinstance(precision, jax.core.Tracer):
             fits = bool(np.all(np.isfinite(precision) & (np.asarray(precision) > 0)))
             _require(fits, "precision", precision, "a finite number > 0")
-        center, precision = jax.tree.map(jnp.asarray, center), jnp.asarray(precision, float)
+        center, precision = checks.as_arrays(center, "center"), jnp.asarray(precision, float)
         offset = None
         if self.precision is not None:
             center, precision, offset = self._with_pull(center, precision)
@@ -161,7 +161,7 @@ class Posterior(ByIdentity):
 
     def prior_potential(self, params: PyTree) -> Float[Array, ""]:
         """U₀(θ), the part of U without data: −log p(θ), and the pull of a localised posterior."""
-        return self._pull(params) - _scalar(self.log_prior(params), "log_prior")
+        return self._pull(params) - self._log_prior(params)
 
     def data_potential(self, params: PyTree, batch: Batch | PyTree) -> Float[Array, ""]:
         """U − U₀ estimated from `batch`: −λ (N/n) Σ_{i in batch} log p(y_i | x_i, θ)."""
@@ -191,15 +191,19 @@ class Posterior(ByIdentity):
             data: all N examples; None for targets without data.
             block_size: examples evaluated at a time, which bounds the memory.
         """
-        log_prior = _scalar(self.log_prior(params), "log_prior") - self._pull(params)
+        log_prior = self._log_prior(params) - self._pull(params)
         if not self.has_data:
             return log_prior
         if data is None:
             raise ValueError("data: got None; this posterior has a likelihood and needs its data")
         checks.count(block_size, "block_size")
         check_data(data, self.data_size)
+        checks.require_in_range(data, "data")
         total = sum_over_blocks(self._log_likelihoods, params, data, block_size)
         return log_prior + self.likelihood_power.astype(total.dtype) * total
+
+    def _log_prior(self, params: PyTree) -> Array:
+        return widened(_scalar(jnp.asarray(self.log_prior(params)), "log_prior"))
 
     def _log_likelihoods(self, params: PyTree, data: PyTree) -> Float[Array, " n"]:
         assert self.log_likelihood is not None

@@ -16,7 +16,7 @@ from sgmcmc._checks import check_range
 from sgmcmc.types import Array, PyTree
 
 
-class Constant(eqx.Module):
+class Constant(trees.ByIdentity):
     """A number that does not change: an array leaf."""
 
     value: Array
@@ -56,13 +56,15 @@ class Periodic(AbstractRepeating):
         return jnp.asarray(self.function(count % self.length), dtype=float)
 
 
-class Schedule(eqx.Module):
+class Schedule(trees.ByIdentity):
     """A number as a function of the step index; optax's schedules fit."""
 
     function: Callable[..., PyTree]
 
     def __call__(self, count: Array) -> Array:
-        return jnp.asarray(self.function(count), dtype=float)
+        # Optax's own schedules divide integers by numbers, which "strict" forbids.
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(self.function(count), dtype=float)
 
     @property
     def period(self) -> int | None:
@@ -70,12 +72,22 @@ class Schedule(eqx.Module):
         return self.function.period if isinstance(self.function, AbstractRepeating) else None
 
 
-Rate: TypeAlias = Constant | Schedule
+class Unchosen(trees.ByIdentity):
+    """A number that `sample` or `tune` is to choose: of `step_size=None` and `friction="auto"`."""
+
+    def __call__(self, count: Array) -> Array:
+        raise ValueError(
+            'step_size, friction: None and "auto" are chosen by sgmcmc.sample or sgmcmc.tune; '
+            "to make steps yourself give numbers"
+        )
+
+
+Rate: TypeAlias = Constant | Schedule | Unchosen
 """A number or schedule as kernels and clocks hold it: called with () int32, it gives ()."""
 
 # What users hand in for a number that may change with the step: it, a function of the step, or
 # what one of these was made into.
-ScalarOrSchedule: TypeAlias = float | Array | Callable[..., PyTree] | Constant | Schedule
+ScalarOrSchedule: TypeAlias = float | Array | Callable[..., PyTree] | Rate
 Friction: TypeAlias = ScalarOrSchedule | Literal["auto"]
 
 
@@ -86,7 +98,7 @@ def as_rate(value: ScalarOrSchedule | None, name: str, *, above_zero: bool = Fal
         TypeError: neither a number nor callable.
         ValueError: NaN, infinite, or out of range; for a schedule, at its first step.
     """
-    if isinstance(value, Constant | Schedule):
+    if isinstance(value, Constant | Schedule | Unchosen):
         return value
     if callable(value):
         schedule = Schedule(trees.as_callable(value, name))

@@ -7,6 +7,7 @@ import math
 import pickle
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -17,17 +18,44 @@ from jax.tree_util import Partial
 from sgmcmc.types import Array, Key, PyTree
 
 
+class _Probe(eqx.Module):
+    def method(self) -> None:
+        """Any."""
+
+
+_BoundMethod: Any = type(_Probe().method)
+
+
+class Method(_BoundMethod):  # type: ignore[misc]  # equinox's class has no public name
+    """A bound method of `ByIdentity`: the same where the function and the module are."""
+
+    def __hash__(self) -> int:
+        return hash((id(self.__self__), self.__func__))
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Method) and self.__self__ is other.__self__
+        return same and self.__func__ is other.__func__
+
+
 class ByIdentity(eqx.Module):
     """A module that is equal to itself alone, so that `jax.jit` takes its bound methods.
 
-    What is jitted is looked up by its hash, and arrays, which are fields here, have none. Under
-    `jax.jit(module.method)` the module's arrays are constants of that program.
+    What is jitted is looked up by hash and equality, which arrays, fields here, do not have; the
+    comparison of two is itself traced inside another program. Under `jax.jit(module.method)` the
+    module's arrays are constants of that program.
     """
 
     __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+    if not TYPE_CHECKING:  # mypy knows what attributes there are
+
+        def __getattribute__(self, name: str) -> Any:
+            found = super().__getattribute__(name)
+            return Method(found.__func__, self) if type(found) is _BoundMethod else found
+
 
 ARRAYS = (jax.Array, np.ndarray, np.generic)
 

@@ -217,7 +217,7 @@ def _blocks(rng_key: Array, shape: tuple[int, int]) -> Array:
     # The key comes in before the lanes do: the sum of both indices alone would be the same in each
     # turn of the sampling loop, and XLA would keep the whole array of it in memory.
     start = rows * np.uint32(size) + columns * np.uint32(lanes) + key1
-    return _threefry(key0, key1, start[:, :, None] + lax.iota(jnp.uint32, lanes))
+    return _threefry(key0, key1, start[:, :, None] + lax.iota(jnp.uint32, lanes)[None, None])
 
 
 def _from_blocks(blocks: Array, shape: tuple[int, int]) -> Array:

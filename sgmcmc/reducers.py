@@ -22,7 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
+from sgmcmc._predictions import ExpectedAt, expected
 from sgmcmc.types import Array, PyTree
 
 __all__ = [
@@ -76,7 +78,7 @@ class _Moments(NamedTuple):
     deviations: _Sum | tuple[()]
 
 
-class Mean(eqx.Module):
+class Mean(trees.ByIdentity):
     """Σ w f(θ) / Σ w over all chains; see `mean` and `predictive_mean`."""
 
     function: Callable[..., PyTree] | None = None
@@ -106,7 +108,7 @@ class Mean(eqx.Module):
         return jax.tree.map(lambda x: x.astype(trees.accumulator_dtype(x)), value)
 
 
-class Covariance(eqx.Module):
+class Covariance(trees.ByIdentity):
     """Weighted mean and covariance of f(θ); see `covariance`."""
 
     function: Callable[..., PyTree] | None = None
@@ -184,24 +186,28 @@ def covariance(
     )
 
 
-def predictive_mean(predict: Callable[[PyTree, PyTree], Array], x: PyTree) -> Mean:
-    """The posterior mean of class probabilities at m inputs `x`.
+def predictive_mean(
+    predict: Callable[[PyTree, PyTree], PyTree], x: PyTree, *, kind: str | None = None
+) -> Mean:
+    """The posterior mean of predictions at m inputs `x`: of class probabilities, or of values.
 
     Args:
-        predict: `(params, x) -> logits (m, k)`.
+        predict: `(params, x) -> logits (m, k)`, `(mean, scale)` or values (m,): a model's
+            `predict`. A two-axis array is taken for logits.
         x: a pytree of arrays with a leading axis m.
+        kind: None (default); "values": what `predict` returns is averaged as it is, of any
+            shape; "logits": (m,) or (m, 1) too is a logit, of class 1 with probability σ(logit).
 
     Returns:
-        A reducer whose result is (m, k), in float32 at least.
+        A reducer whose result is class probabilities (m, k), those of class 1 in the shape of a
+        single logit, or the mean of the values; in float32 at least.
 
     Raises:
         TypeError: `predict` is not callable.
+        ValueError: an unknown `kind`; `x` has integers beyond 32 bits; from `sample`, one column
+            (m, 1) without a `kind`, which would be a value or a logit.
     """
-    return Mean(jax.tree_util.Partial(_probabilities, trees.as_callable(predict, "predict"), x))
-
-
-def _probabilities(predict: Callable[..., PyTree], x: PyTree, params: PyTree) -> Array:
-    return jax.nn.softmax(predict(params, x), axis=-1)
+    return Mean(ExpectedAt(expected(predict, kind), checks.as_arrays(x, "x")))
 
 
 def _share(weight: Array, total: Array) -> Array:
@@ -220,7 +226,7 @@ def _pooled(means: _Sum, weights: _Sum) -> tuple[Array, Array, Array]:
     """
     total = (weights.value + weights.rest).astype(means.value.dtype)
     share = total / jnp.sum(total)
-    apart = (means.value - means.value[0]) + means.rest
+    apart = (means.value - means.value[:1]) + means.rest
     move = jnp.sum(share.reshape(-1, *(1,) * (apart.ndim - 1)) * apart, axis=0)
     return means.value[0] + move, apart - move, share
 

@@ -82,6 +82,37 @@ def test_localized_adds_a_quadratic_well():
     np.testing.assert_allclose(local.log_density(THETA, batch), -v, rtol=1e-6)
 
 
+def test_localized_twice_is_the_product():
+    """U has both pulls, constants included: N(0, 1)·N(0, ⅓)·N(1, ½) has mean ⅓, variance 1/6."""
+    first, second, third = (jnp.array(c) for c in ([1.0, 0.0, -1.0], [0.5, 2.0, 0.0], [3.0] * 3))
+    plain, batch = posterior(), (X, Y)
+    local = plain.localized(first, 2.5).localized(second, 1.5).localized(third, 0.5)
+    pulls = sum(
+        rho / 2 * np.sum((np.asarray(THETA) - c) ** 2)
+        for c, rho in ((first, 2.5), (second, 1.5), (third, 0.5))
+    )
+    u, v = plain.potential(THETA, batch), local.potential(THETA, batch)
+    np.testing.assert_allclose(v - u, pulls, rtol=1e-5)
+    np.testing.assert_allclose(local.log_density(THETA, batch), -v, rtol=1e-6)
+    normal = Posterior.from_log_density(lambda x: -0.5 * jnp.sum(x**2))
+    normal = normal.localized(jnp.zeros(1), 3.0).localized(jnp.ones(1), 2.0)
+    slope = jax.grad(normal.potential)
+    np.testing.assert_allclose(slope(jnp.array([1 / 3])), 0.0, atol=1e-6)
+    np.testing.assert_allclose(slope(jnp.array([4 / 3])), 6.0, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"center: leaf .* the centre before has"):
+        local.localized(jnp.zeros(2), 1.0)
+
+
+def test_a_power_given_twice_is_the_last():
+    """`with_likelihood_power` takes the place of a power, as it says; a pull stays."""
+    twice = posterior(likelihood_power=0.5).localized(THETA, 2.0).with_likelihood_power(0.25)
+    once = posterior().with_likelihood_power(0.25)
+    np.testing.assert_allclose(
+        twice.potential(THETA, (X, Y)), once.potential(THETA, (X, Y)), rtol=1e-6
+    )
+    assert twice.precision == 2.0
+
+
 def test_log_density_alone_is_a_target_without_data():
     """`from_log_density(f)` has U = −f and takes no batch, localised or not."""
     target = Posterior.from_log_density(log_prior)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sgmcmc
-from sgmcmc import Posterior, reducers
+from sgmcmc import Posterior, models, reducers
 
 
 def log_density(p):
@@ -75,6 +75,35 @@ def test_predictive_mean_averages_probabilities(run):
     mean, _ = weighted(run, p)
     np.testing.assert_allclose(run.reduced["predictive"], mean.reshape(4, 3), rtol=1e-5)
     np.testing.assert_allclose(run.reduced["predictive"].sum(-1), 1, rtol=1e-5)
+
+
+def test_predictive_mean_of_values_and_of_one_logit():
+    """(mean, scale), (m,) and `kind="values"` are averaged as they are, one logit as σ(logit)."""
+    model = models.mlp((1, 3, 1), likelihood="gaussian")
+    draws = [model.init(key) for key in jax.random.split(jax.random.key(0), 3)]
+    means = np.stack([model.predict(draw, X[:, None])[0] for draw in draws])
+    one = lambda params, x: model.predict(params, x)[0][:, None]  # noqa: E731
+    flat = lambda params, x: model.predict(params, x)[0]  # noqa: E731
+    columns = lambda params, x: jnp.repeat(one(params, x), 3, axis=1)  # noqa: E731
+
+    def mean(predict, **options):
+        reducer = reducers.predictive_mean(predict, X[:, None], **options)
+        return reducer.result(fold(reducer, draws))
+
+    wanted = means.mean(axis=0)
+    np.testing.assert_allclose(mean(model.predict), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mean(flat), wanted, rtol=1e-5, atol=1e-6)
+    for several in (one, columns):
+        found = mean(several, kind="values")
+        same = np.broadcast_to(wanted[:, None], several(draws[0], X[:, None]).shape)
+        np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-6)
+    sigma = (1 / (1 + np.exp(-means))).mean(axis=0)
+    np.testing.assert_allclose(mean(one, kind="logits")[:, 0], sigma, rtol=1e-5)
+    np.testing.assert_allclose(mean(flat, kind="logits"), sigma, rtol=1e-5)
+    with pytest.raises(ValueError, match=r'got shape \(4, 1\).*"values".*"logits"'):
+        mean(one)
+    with pytest.raises(ValueError, match="predict: got 2 arrays with kind='logits'"):
+        mean(model.predict, kind="logits")
 
 
 def fold(reducer, values, weights=None):

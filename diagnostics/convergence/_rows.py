@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from sgmcmc import _tree as trees
+from sgmcmc._predictions import are_logits, expected
 from sgmcmc._tree import leading_axis
 from sgmcmc.diagnostics._draws import Draws, evaluate
 from sgmcmc.types import Array, PyTree
@@ -67,6 +67,7 @@ def predictions(
     x: PyTree,
     y: ArrayLike | None,
     max_rows: int | None,
+    kind: str | None = None,
 ) -> Rows:
     """Predictions at x, ≤ `max_rows`: probabilities of classes (of y alone if given), or means."""
     x = jax.tree.map(np.asarray, x)
@@ -75,18 +76,21 @@ def predictions(
         y = np.asarray(y)
         if y.shape != (m,) or not np.issubdtype(y.dtype, np.integer):
             raise ValueError(f"y: got {y.dtype} {y.shape}; expected integer labels ({m},)")
-    function = Partial(_prediction, trees.as_callable(predict, "predict"))
+    function = expected(predict, kind)
     one = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[2:], v.dtype), draws.values)
+    out = eqx.filter_eval_shape(function.predict, one, x)
     shape = eqx.filter_eval_shape(function, one, x, y).shape
     if shape[:1] != (m,):
         raise ValueError(f"predict: got shape {shape}; expected the leading axis of x, {m}")
     per_point = int(np.prod(shape[1:]))
     points = np.arange(m)
     notes: tuple[str, ...] = ()
+    if kind is None and y is None and are_logits(out, kind):
+        notes = (f'predictions {out.shape} are read as logits (else kind="values"), here softmax',)
     if max_rows is not None and m * per_point > max_rows:
         # Chosen before they are evaluated: predictions at every point may not fit in memory.
         points = _evenly(m, max(1, max_rows // per_point))
-        notes = (f"predictions at {len(points)} of {m} points, evenly spaced (max_rows)",)
+        notes += (f"predictions at {len(points)} of {m} points, evenly spaced (max_rows)",)
         x = jax.tree.map(lambda v: v[points], x)
         y = None if y is None else y[points]
     values = all_draws(draws, function, x, y)
@@ -96,18 +100,6 @@ def predictions(
     else:
         names = tuple(f"prediction[{i},{k}]" for i in points for k in range(per_point))
     return Rows(names, values, notes)
-
-
-def _prediction(predict: Callable[..., Array], params: PyTree, x: PyTree, y: Array | None) -> Array:
-    out = predict(params, x)
-    if isinstance(out, (tuple, list)):
-        return out[0]
-    if out.ndim < 2:
-        return out
-    probabilities = jax.nn.softmax(out, axis=-1)
-    if y is None:
-        return probabilities
-    return jnp.take_along_axis(probabilities, y[:, None], axis=-1)[:, 0]
 
 
 def _each(chosen: Mapping[str, Callable[[PyTree], Array]], params: PyTree) -> dict[str, Array]:

@@ -63,6 +63,7 @@ def summary(
     predict: Callable[[PyTree, PyTree], Array] | None = None,
     x: PyTree = None,
     y: ArrayLike | None = None,
+    kind: str | None = None,
     max_rows: int | None = 1000,
 ) -> Summary:
     """Mean, sd, ESS, R̂ and MCSE of parameters, of functions of them, and of predictions.
@@ -77,15 +78,19 @@ def summary(
             Default: all of them, or none where `functions` or `predict` is given.
         functions: name -> `params -> array`.
         predict: `(params, x) -> logits (m, k)` or `(mean, scale)` or values (m,). Rows are
-            class probabilities (that of the class y alone where `y` is given), or means.
+            class probabilities (that of the class y alone where `y` is given), or means. A
+            two-axis array is taken for logits, and `notes` says so where there is no `y`.
         x: m held-out inputs, a pytree of arrays with that leading axis.
         y: integer labels (m,), optional.
+        kind: None (default); "values": rows are what `predict` returns, of any shape; "logits":
+            (m,) or (m, 1) too is a logit, of class 1 with probability σ(logit).
         max_rows: the most rows of each of the three kinds; default 1000 (about 3 ms each),
             None: no limit. Beyond it an evenly spaced subset is taken, and `notes` says so.
 
     Raises:
         TypeError: `run` is neither a Run nor a DataTree.
-        ValueError: an unknown name, `predict` without `x`, or fewer than four draws.
+        ValueError: an unknown name, `predict` without `x`, fewer than four draws, or predictions
+            (m, 1) without a `kind`: values or logits?
 
     Examples:
         >>> class Run:
@@ -105,7 +110,7 @@ def summary(
     if functions:
         parts.append(rows.functions(draws, functions, max_rows))
     if predict is not None:
-        parts.append(rows.predictions(draws, predict, x, y, max_rows))
+        parts.append(rows.predictions(draws, predict, x, y, max_rows, kind))
     listed = rows.join(parts)
 
     table = statistics(listed.values, draws.weights)

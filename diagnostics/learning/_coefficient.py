@@ -139,9 +139,9 @@ def measure(
             f"num_steps: got {num_steps} with thinning {thinning}; expected at least "
             f"{FEWEST_DRAWS} draws"
         )
-    params = jax.tree.map(jnp.asarray, params)
+    params = checks.as_arrays(params, "params")
     seen = data if evaluation_data is None else evaluation_data
-    seen = jax.tree.map(jnp.asarray, seen)
+    seen = checks.as_arrays(seen, "data" if evaluation_data is None else "evaluation_data")
     # The types do not know that it is there: `_check` has refused a posterior without one.
     judge = Posterior(posterior.log_likelihood, _flat, data_size=leading_axis(seen))
     sampled = Posterior(posterior.log_likelihood, _flat, data_size=n, likelihood_power=beta)

@@ -162,7 +162,7 @@ def classification_scores(probabilities: ArrayLike, y: ArrayLike | None = None) 
     """Scores of given class probabilities: a MAP network's, an ensemble's mean, ….
 
     Args:
-        probabilities: (m, k), ≥ 0, rows summing to 1 (within 1e-3).
+        probabilities: (m, k ≥ 2), ≥ 0, rows summing to 1 (within 1e-3).
         y: integer labels (m,) in 0 … k−1, or None.
 
     Raises:
@@ -174,8 +174,11 @@ def classification_scores(probabilities: ArrayLike, y: ArrayLike | None = None) 
         0.5
     """
     probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.ndim != 2:
-        raise ValueError(f"probabilities: got shape {probabilities.shape}; expected (m, k)")
+    if probabilities.ndim != 2 or probabilities.shape[1] < 2:
+        raise ValueError(
+            f"probabilities: got shape {probabilities.shape}; expected (m, k) of k ≥ 2 classes: of "
+            "two, (1 − p, p)"
+        )
     sums = probabilities.sum(axis=1)
     if not np.all(probabilities >= 0) or not np.allclose(sums, 1, atol=1e-3):
         raise ValueError("probabilities: expected values ≥ 0 whose rows sum to 1 (softmax logits)")
@@ -190,7 +193,10 @@ def labels(y: ArrayLike | None, m: int, k: int) -> np.ndarray | None:
         return None
     y = np.asarray(y)
     if not np.issubdtype(y.dtype, np.integer):
-        raise TypeError(f"y: got {y.dtype}; expected integer labels")
+        raise TypeError(
+            f"y: got {y.dtype}; expected integer labels, as predictions are class probabilities; "
+            "for responses let `predict` return (mean, scale)"
+        )
     if y.shape != (m,):
         raise ValueError(f"y: got shape {y.shape}; expected (m,) = ({m},)")
     if m and not (y.min() >= 0 and y.max() < k):

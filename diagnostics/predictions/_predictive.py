@@ -15,6 +15,8 @@ from jax.typing import ArrayLike
 from scipy.special import logsumexp
 
 from sgmcmc import _tree as trees
+from sgmcmc._checks import as_arrays
+from sgmcmc._predictions import are_logits, expected, is_one_logit, two_logits
 from sgmcmc._tree import leading_axis
 from sgmcmc.diagnostics._draws import BLOCK_BYTES, RunLike, evaluate, read
 from sgmcmc.diagnostics.predictions._classification import Classification, labels
@@ -23,7 +25,12 @@ from sgmcmc.types import Array, PyTree
 
 
 def predictive(
-    run: RunLike, predict: Callable[..., PyTree], x: PyTree, y: ArrayLike | None = None
+    run: RunLike,
+    predict: Callable[..., PyTree],
+    x: PyTree,
+    y: ArrayLike | None = None,
+    *,
+    kind: str | None = None,
 ) -> Classification | Regression:
     """The posterior predictive p(y | x, data) = Σ_s w_s p(y | x, θ_s), and its scores.
 
@@ -32,11 +39,14 @@ def predictive(
             `weights` [chain, draw], such as modes found by an optimizer. Draws count by
             their weights; stopped chains are dropped, and the result says so.
         predict: `(params, x) -> logits (m, k)` for labels, or `-> (mean (m,), scale (m,))`
-            for Gaussian responses: a model's `predict`.
+            for Gaussian responses: a model's `predict`. Means alone have no density: give the
+            scale of the noise beside them.
         x: m inputs, a pytree of arrays with that leading axis. They are taken block by
             block, so that about 64 MiB of predictions are held at a time.
         y: integer labels or responses (m,). Without them the result has probabilities and
             entropies (or means and spreads) but no scores.
+        kind: None (default), or "logits": (m,) or (m, 1) is one logit a point, by which class 1
+            of two has the probability σ(logit).
 
     Returns:
         A `Classification` (accuracy, lppd, nll, brier, ece, probabilities, confidence,
@@ -45,8 +55,8 @@ def predictive(
 
     Raises:
         TypeError: `run` is neither a Run nor a DataTree, or labels are not integers.
-        ValueError: predictions or y of another shape, labels out of range, or predictions
-            that are not finite.
+        ValueError: predictions or y of another shape, labels out of range, predictions that are
+            not finite, values without a scale, or (m, 1) without a `kind`: value or logit?
 
     Examples:
         >>> class Run:
@@ -60,19 +70,25 @@ def predictive(
     m = leading_axis(x)
     if m == 0:
         raise ValueError("x: got no points; expected at least one")
-    predict = trees.as_callable(predict, "predict")
+    predict = expected(predict, kind).predict
     one = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), values)
-    shapes = eqx.filter_eval_shape(predict, one, jax.tree.map(jnp.asarray, x))
+    shapes = eqx.filter_eval_shape(predict, one, as_arrays(x, "x"))
     size = max(1, min(m, BLOCK_BYTES * m // max(1, trees.num_bytes(shapes) * len(weights))))
-    if isinstance(shapes, (tuple, list)):
+    if not are_logits(shapes, kind):
+        if not isinstance(shapes, tuple | list):
+            raise ValueError(
+                f"predict: expected logits ({m}, k) or (mean, scale), each ({m},); got values "
+                f'{shapes.shape} without the scale of their noise; for logits give kind="logits"'
+            )
         if len(shapes) != 2 or any(s.shape != (m,) for s in shapes):
             raise ValueError(f"predict: expected (mean, scale), each ({m},), got {shapes}")
         score: Callable[..., PyTree] = _score_regression
         y = _responses(y, m)
     else:
-        if len(shapes.shape) != 2 or shapes.shape[0] != m:
+        if len(shapes.shape) > 2 or shapes.shape[:1] != (m,):
             raise ValueError(f"predict: expected logits ({m}, k), got {shapes.shape}")
-        score, y = _score_classification, labels(y, m, shapes.shape[1])
+        num_classes = 2 if is_one_logit(shapes) else shapes.shape[1]
+        score, y = _score_classification, labels(y, m, num_classes)
 
     blocks = []
     for start in range(0, m, size):
@@ -105,7 +121,7 @@ def _score_classification(
 def _log_probabilities(
     predict: Callable[..., PyTree], params: PyTree, x: PyTree
 ) -> tuple[Array, Array]:
-    logs = jax.nn.log_softmax(predict(params, x), axis=-1)
+    logs = jax.nn.log_softmax(two_logits(predict(params, x)), axis=-1)
     return logs, -jnp.sum(jnp.exp(logs) * logs, axis=-1)
 
 

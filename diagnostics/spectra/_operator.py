@@ -18,7 +18,7 @@ from sgmcmc.types import Array, PyTree
 KINDS = ("hessian", "gauss_newton")
 
 
-class Curvature(eqx.Module):
+class Curvature(trees.ByIdentity):
     """v ↦ c Σ_i C_i v + C₀ v at fixed parameters and on fixed examples: a symmetric operator.
 
     C_i is the curvature of −log p(y_i | x_i, θ) times the likelihood's power, C₀ the Hessian of

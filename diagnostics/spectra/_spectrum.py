@@ -247,7 +247,7 @@ def curvature_of(
     checks.choice(curvature, "curvature", KINDS)
     checks.count(block_size, "block_size", least=1)
     wide = lambda x: jnp.asarray(x, trees.common_dtype(jnp.asarray(x).dtype, jnp.float32))  # noqa: E731
-    params = jax.tree.map(wide, params)
+    params = jax.tree.map(wide, checks.as_arrays(params, "params"))
     if not posterior.has_data:
         if data is not None:
             raise ValueError("data: this posterior has no likelihood; allowed: None")
@@ -261,7 +261,7 @@ def curvature_of(
     checks.choice(of, "of", FUNCTIONS)
     if data is None:
         raise ValueError("data: got None; this posterior has a likelihood and needs examples")
-    data = jax.tree.map(jnp.asarray, data)
+    data = checks.as_arrays(data, "data")
     n = leading_axis(data)
     assert posterior.data_size is not None
     if curvature == "gauss_newton":

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
 from sgmcmc._checks import check_range, positive
-from sgmcmc._schedule import Constant, Rate, ScalarOrSchedule, as_rate
+from sgmcmc._schedule import Constant, Rate, ScalarOrSchedule, Unchosen, as_rate
 from sgmcmc.clocks._base import AbstractClock, Clock, StepSize, nominal, ticked
 from sgmcmc.types import Array, ClockState, PyTree
 
@@ -204,7 +204,7 @@ def adaptive(
         check_range(begin, "start", above_zero=False)
     if monitor is not None and (scale is not None or per_leaf):
         raise ValueError("monitor: got one beside scale or per_leaf; expected one of them")
-    step: Rate = Constant(jnp.asarray(jnp.nan, dtype=float))
+    step: Rate = Unchosen()
     if step_size is not None:
         step = as_rate(step_size, "step_size", above_zero=True)
     clock = AdaptiveClock(
@@ -232,8 +232,8 @@ class Untuned(AbstractClock):
     template: AdaptiveClock | None = None
 
     @property
-    def step_size(self) -> Constant:
-        return Constant(jnp.asarray(jnp.nan, dtype=float))
+    def step_size(self) -> Unchosen:
+        return Unchosen()
 
     @property
     def adaptive(self) -> bool:

@@ -7,11 +7,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from equinox import AbstractVar
 
+from sgmcmc import _tree as trees
 from sgmcmc._schedule import Constant, Rate, ScalarOrSchedule, Schedule, check_steps
 from sgmcmc.types import Array, ClockState, PyTree
 
 
-class AbstractClock(eqx.Module):
+class AbstractClock(trees.ByIdentity):
     """The pace of time: each step's dt, and each draw's weight. `tick` alone must be given.
 
     `sgmcmc/clocks/README.md` adds one in ten lines. A clock whose dt follows the gradient is

@@ -82,7 +82,7 @@ class _Decreasing(eqx.Module):
     power: Array
 
     def __call__(self, count: Array) -> Array:
-        return self.initial * (1 + count / self.offset) ** -self.power
+        return self.initial * (1 + count.astype(float) / self.offset) ** -self.power
 
 
 class _Cosine(AbstractRepeating):
@@ -97,7 +97,7 @@ class _Cosine(AbstractRepeating):
 
     def __call__(self, count: Array) -> Array:
         # (cos πr + 1)/2 = sin²(π (1 − r)/2), which in float32 does not cancel to 0 as r → 1.
-        left = (self.length - count % self.length).astype(float) / self.length
+        left = (self.length - count % self.length).astype(float) / self.length.astype(float)
         return self.initial * jnp.sin(jnp.pi / 2 * left) ** 2
 
 
@@ -118,7 +118,7 @@ class _Switched(AbstractRepeating):
 
 def _phase(count: Array, length: Array) -> Array:
     """r_k: how far in its cycle step `count` is, in [0, 1)."""
-    return (count % length).astype(float) / length
+    return (count % length).astype(float) / length.astype(float)
 
 
 def fixed(step_size: float | Array) -> Clock:

@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
 from sgmcmc._interop import BlackjaxKernel, from_blackjax
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Rate, ScalarOrSchedule, as_rate
@@ -62,6 +63,12 @@ class AbstractFullGradientKernel(AbstractDynamics):
     def init(self, position: PyTree, rng_key: Key, data: PyTree = None) -> State:
         """The first state; draws no momentum, which each step draws anew."""
         position = self.placed(position)
+        for path, leaf in trees.named_leaves(position):
+            if leaf.dtype.itemsize < 4:
+                raise TypeError(
+                    f"params: leaf {path} is {leaf.dtype}; BlackJAX draws {self.name}'s normals in "
+                    "that dtype, where they are not centred; allowed: float32, float64"
+                )
         clock = self.clock.init(position)
         state = self._bound(data, clock.count, position).init(position, rng_key)
         return state._replace(clock=clock)

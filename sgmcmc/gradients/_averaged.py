@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -64,5 +65,5 @@ class Averaged(AbstractEstimator):
         mean = trees.axpy(1 - self.decay, gradient, trees.scale(self.decay, state.mean))
         seen = state.seen + 1
         # Adam's correction for a mean that began at zero.
-        estimate = trees.scale(1 / (1 - self.decay**seen), mean)
+        estimate = trees.scale(1 / (1 - jax.lax.pow(self.decay, seen)), mean)
         return energy, trees.rounded(estimate, gradient), Memory(mean, seen)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NamedTuple
 
-import equinox as eqx
 from jaxtyping import Float
 
 from sgmcmc import _tree as trees
@@ -37,7 +36,7 @@ class EstimatorTraits(NamedTuple):
     block_size: int | None = None
 
 
-class AbstractEstimator(eqx.Module):
+class AbstractEstimator(trees.ByIdentity):
     """An estimator of ∇U: `traits` and `estimate`; `init` and `refresh` where it has a state.
 
     It knows nothing of integrators. `sgmcmc/gradients/README.md` adds one in ten lines. Numbers

@@ -45,7 +45,7 @@ def control_variate(mode: PyTree, *, block_size: int = BLOCK_SIZE) -> ControlVar
     """
     checks.require_floating(mode, "mode")
     at_least_one(block_size, "block_size")
-    return ControlVariate(jax.tree.map(jnp.asarray, mode), block_size)
+    return ControlVariate(checks.as_arrays(mode, "mode"), block_size)
 
 
 def svrg(refresh_every: int, *, block_size: int = BLOCK_SIZE) -> SVRG:
@@ -176,3 +176,4 @@ def require_data(posterior: Posterior, data: PyTree, name: str) -> None:
             "init(position, key, data)"
         )
     check_data(data, posterior.data_size)
+    checks.require_in_range(data, "data")

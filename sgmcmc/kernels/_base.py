@@ -1,18 +1,17 @@
 """The contract of a kernel: one step, and the traits that the loop and tuning read."""
 
-import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
 
-from sgmcmc._checks import require_floating
+from sgmcmc import _tree as trees
+from sgmcmc._checks import as_arrays, require_floating
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Constant, Rate
+from sgmcmc._schedule import Constant, Rate, Unchosen
 from sgmcmc.clocks._base import AbstractClock
 from sgmcmc.gradients._base import AbstractEstimator
 from sgmcmc.metrics._base import AbstractMetric, AbstractPreconditioner
@@ -64,7 +63,7 @@ class Traits(NamedTuple):
         return self.batches_per_step - self.independent_batches
 
 
-class AbstractKernel(eqx.Module):
+class AbstractKernel(trees.ByIdentity):
     """A sampler: `traits`, `init`, `draw`, `drive`; all else is given.
 
     A kernel is a pytree. Its numbers are array leaves, so that kernels which differ in
@@ -183,10 +182,8 @@ class AbstractKernel(eqx.Module):
 
 
 def _short(value: object) -> str:
-    """A number to six digits; "auto" for NaN, which stands for a number not chosen yet."""
-    if isinstance(value, float):
-        return "auto" if math.isnan(value) else f"{value:g}"
-    return str(value)
+    """A number to six digits."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # What a kernel's repr leaves out.
@@ -257,15 +254,20 @@ class AbstractDynamics(AbstractKernel):
         """
         require_floating(position, "params")
         self.metric.check(position)
-        return jax.tree.map(jnp.asarray, position)
+        return as_arrays(position, "params")
 
 
 def shown(rate: Rate | None) -> float | str | None:
-    """A rate as a run's `config` has it: a number, "schedule", or None for none or an array."""
+    """A rate as a run's `config` has it: a number, "schedule", or None for none or an array.
+
+    "auto" where it is still to be chosen.
+    """
     if isinstance(rate, Constant):
         value = np.asarray(rate.value)
         # The shortest number that rounds to this one: 0.2, not 0.20000000298.
         return float(str(value)) if value.ndim == 0 else None
+    if isinstance(rate, Unchosen):
+        return "auto"
     return None if rate is None else "schedule"
 
 

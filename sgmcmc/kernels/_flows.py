@@ -16,7 +16,6 @@ thermostat's O in `_sgnht`, E, M and F, which are no exact flows but steps of th
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractClassVar
@@ -78,7 +77,7 @@ class Phase(NamedTuple):
 Oscillator: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class AbstractFlow(eqx.Module):
+class AbstractFlow(trees.ByIdentity):
     """One letter of a word. `letter` and `apply` must be given.
 
     `sgmcmc/kernels/README.md` adds one in ten lines; `langevin(word=…, flows=[…])` takes it.

@@ -283,7 +283,7 @@ class ReplicaExchange(AbstractKernel):
         accepted = (tried & (uniforms < chance)).astype(jnp.int32)
         up, down = jnp.pad(accepted, (0, 1)), jnp.pad(accepted, (1, 0))
         partner = jnp.arange(len(chance) + 1, dtype=jnp.int32) + up - down
-        return partner, jnp.sum(jnp.where(tried, chance, 0.0)) / jnp.sum(tried)
+        return partner, jnp.sum(jnp.where(tried, chance, 0.0)) / jnp.sum(tried, dtype=chance.dtype)
 
     def _report(self, state: State, info: Info, energy: Array, factor: Array) -> Info:
         """`Info` of the cold replica: U of the swap's batch, K at its new T; finite if all are.

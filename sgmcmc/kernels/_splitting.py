@@ -8,11 +8,10 @@ from typing import Self
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
-from sgmcmc._schedule import Constant, Friction, Rate, ScalarOrSchedule, as_rate
+from sgmcmc._schedule import Friction, Rate, ScalarOrSchedule, Unchosen, as_rate
 from sgmcmc.clocks._base import AbstractClock, StepSize
 from sgmcmc.clocks._schedules import as_clock
 from sgmcmc.gradients._base import AbstractEstimator
@@ -238,7 +237,7 @@ def require_constant(metric: object) -> None:
 
 
 def friction_rate(friction: Friction | None, step_size: StepSize) -> Rate | None:
-    """The friction's rate; NaN where tuning is to choose it."""
+    """The friction's rate, `Unchosen` where tuning is to choose it."""
     if isinstance(friction, str) and friction == "auto":
         if step_size is not None and not (
             isinstance(step_size, AbstractClock) and step_size.untuned
@@ -246,5 +245,5 @@ def friction_rate(friction: Friction | None, step_size: StepSize) -> Rate | None
             raise ValueError(
                 'friction: got "auto" beside a step_size; allowed: with step_size=None'
             )
-        return Constant(jnp.asarray(jnp.nan, dtype=float))
+        return Unchosen()
     return None if friction is None else as_rate(friction, "friction")

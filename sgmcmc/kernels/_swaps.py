@@ -76,7 +76,7 @@ def batch_noise(differences: Array, mask: Array, data_size: int) -> Noise:
         mask: (n,), 1 where a row counts.
         data_size: N.
     """
-    n = jnp.sum(mask)
+    n, mask = jnp.sum(mask), jnp.broadcast_to(mask, differences.shape)
     mean = jnp.sum(mask * differences, -1, keepdims=True) / n
     squares = jnp.sum(mask * (differences - mean) ** 2, -1)
     variance = data_size**2 / n * squares / jnp.maximum(n - 1, 1)
@@ -136,13 +136,13 @@ def estimated(
     if batch.mask is not None:
         mask = batch.mask.astype(examples.dtype)
     priors = jax.vmap(posterior.prior_potential)(positions).astype(examples.dtype)
-    factor = posterior.data_size / jnp.sum(mask)
+    factor, mask = posterior.data_size / jnp.sum(mask), mask[None]
     # Example by example first: sums over all data would lose the digits of a difference.
     pairs = examples[:-1] - examples[1:]
     differences = priors[:-1] - priors[1:] + factor * jnp.sum(mask * pairs, axis=-1)
     energies = priors + factor * jnp.sum(mask * examples, axis=-1)
-    if energy_variance is None and mask.shape[0] < posterior.data_size:
-        noise = batch_noise(pairs, mask, posterior.data_size)
+    if energy_variance is None and mask.shape[-1] < posterior.data_size:
+        noise = batch_noise(pairs, mask[0], posterior.data_size)
     else:
         noise = _known(energy_variance, differences)
     return Measured(energies, differences, noise)

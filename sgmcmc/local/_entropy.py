@@ -86,7 +86,7 @@ class _Average(NamedTuple):
     pace: tuple[Array, Array]
 
 
-class LocalEntropy(eqx.Module):
+class LocalEntropy(trees.ByIdentity):
     """F and ∇F; made by `local_entropy`. A pytree: its numbers are leaves.
 
     Attributes:
@@ -103,7 +103,6 @@ class LocalEntropy(eqx.Module):
     num_steps: int = eqx.field(static=True)
     num_burnin: int = eqx.field(static=True)
 
-    @eqx.filter_jit
     def gradient(
         self, key: Key, params: PyTree, batches: PyTree = None, *, step: int | Array = 0
     ) -> LocalGradient:
@@ -117,8 +116,16 @@ class LocalEntropy(eqx.Module):
             step: outer steps so far, where the precision is a schedule.
 
         Raises:
-            ValueError: `batches` has another leading axis, or is missing.
+            ValueError: `batches` has another leading axis, is missing, or holds integers beyond
+                32 bits without x64.
         """
+        checks.require_in_range(batches, "batches")
+        return self._gradient(key, params, batches, step)
+
+    @eqx.filter_jit
+    def _gradient(
+        self, key: Key, params: PyTree, batches: PyTree, step: int | Array
+    ) -> LocalGradient:
         length = self.num_burnin + self.num_steps
         for path, leaf in trees.named_leaves(batches):
             if jnp.shape(leaf)[:1] != (length,):
@@ -157,7 +164,6 @@ class LocalEntropy(eqx.Module):
         gradient = jax.tree.map(pull, params, mean)
         return LocalGradient(gradient, mean, state.position, finite, energies[-1])
 
-    @eqx.filter_jit
     def value(
         self,
         key: Key,
@@ -184,6 +190,13 @@ class LocalEntropy(eqx.Module):
             ValueError: the kernel's temperature is 0, where F is −min(f + (γ/2)‖x − y‖²).
         """
         checks.count(num_samples, "num_samples", least=2)
+        checks.require_in_range(data, "data")
+        return self._value(key, params, data, num_samples, step)
+
+    @eqx.filter_jit
+    def _value(
+        self, key: Key, params: PyTree, data: PyTree, num_samples: int, step: int | Array
+    ) -> LocalValue:
         step = jnp.asarray(step)
         temperature = self.kernel.temperature(step)
         check_range(temperature, "temperature", above_zero=True)

@@ -249,9 +249,11 @@ def positions(
     if _is_init(params):
         starts = [params(start_keys[chain]) for chain in range(num_chains)]
         checks.require_floating(starts[0], "params")
+        checks.require_in_range(starts, "params")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
         return _strong(stacked), _strong(starts[0])
     checks.require_floating(params, "params")
+    checks.require_in_range(params, "params")
     params = _strong(params)
     if has_chain_axis(kernel, params, data, num_chains):
         return trees.copy(params), jax.tree.map(lambda x: x[0], params)

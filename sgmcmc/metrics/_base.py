@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 
-import equinox as eqx
-
+from sgmcmc import _tree as trees
 from sgmcmc.types import PyTree
 
 
-class AbstractMetric(eqx.Module):
+class AbstractMetric(trees.ByIdentity):
     """A constant G = M⁻¹ = L Lᵀ, by its two maps L and Lᵀ: `to_position`, `to_momentum`.
 
     Kernels keep the whitened momentum r = M^{-1/2} p ~ N(0, T I), and need nothing else of a
@@ -35,7 +34,7 @@ class AbstractMetric(eqx.Module):
         """Lᵀ g: a pytree like g, whose structure, shapes and dtypes are those of θ."""
 
 
-class AbstractPreconditioner(eqx.Module):
+class AbstractPreconditioner(trees.ByIdentity):
     """A diagonal G(θ) that changes with the position, and Γ_i = ∂G_i/∂θ_i; for `psgld`.
 
     To write one, subclass and give `evaluate`, and `init` where it remembers. Where G is a

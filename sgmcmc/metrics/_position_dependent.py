@@ -118,7 +118,8 @@ class RMSProp(AbstractPreconditioner):
             return scale, trees.zeros_like(scale), following
         hessian = jacobian_diagonal(gradient_at, position)
         # V may begin near 0 by chance, and a Γ of order 1/V would throw the chain away.
-        filled = (memory.steps + 1) * (1 - self.decay) >= 0.999
+        seen = (memory.steps + 1).astype(self.decay.dtype)
+        filled = seen * (1 - self.decay) >= 0.999
 
         def divergence(v: Array, s: Array, g: Array, slope: Array, before: Array) -> Array:
             root = jnp.sqrt(v)

@@ -57,7 +57,7 @@ def refresh_batch_statistics(
     kept: list[float] | None = None
     total, merged = 0, list[tuple[Array, Array]]()
     for batch in batches:
-        data = _plain(batch)
+        data = checks.as_arrays(_plain(batch), "batches")
         seen = _leaves(run(params, zeros, data), batch_stats)
         if kept is None:
             moved = _leaves(run(params, ones, data), batch_stats)

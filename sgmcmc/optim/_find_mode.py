@@ -58,7 +58,7 @@ def find_mode(
     schedule = _schedule(learning_rate, int(num_steps))
     data, stream, batch_size = batches.data_and_stream(posterior, data, "reshuffled", batch_size)
     posterior.check_shapes(params, data, batches.Source(stream, batch_size, data).width)
-    params = jax.tree.map(jnp.asarray, params)
+    params = checks.as_arrays(params, "params")
     found = _descend(posterior, params, data, key, stream, batch_size, int(num_steps), schedule)
     if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(found)):
         raise FloatingPointError(
@@ -103,7 +103,9 @@ def _descend(
         order, batch, _ = batches.next_batch(source, key, t, order, batches.no_vmap)
         gradient = posterior.potential_and_gradient(params, batch)[1]
         # Adam's own constants suit gradients of order one, not of order N.
-        updates, memory = optimizer.update(trees.scale(1 / data_size, gradient), memory, params)
+        gradient = trees.scale(1 / data_size, gradient)
+        with jax.numpy_dtype_promotion("standard"):  # Adam's own arithmetic asks for it
+            updates, memory = optimizer.update(gradient, memory, params)
         return (optax.apply_updates(params, updates), memory, order), None
 
     begin = (params, optimizer.init(params), batches.empty_order(source, key))

@@ -56,7 +56,9 @@ def fit(
             as it is, so equinox models and `nnx.State`s fit. Never changed.
         data: pytree of arrays with one leading axis; None for losses without data.
         optimizer: an optax transformation: `optax.adam(1e-3)`, `sgmcmc.optim.entropy_sgd(…)`, a
-            chain with schedules and weight decay, …
+            chain with schedules and weight decay, … Its `update` is given `value`, `grad` and
+            `value_fn` too, the mean loss of the step's own batch, so that `optax.lbfgs()` and
+            `optax.polyak_sgd()` work; what a line search evaluates is not counted.
         batch_size: n, examples a step; None: all of them. The N examples of an epoch are cut
             evenly, into ⌈N/n⌉ batches that differ by one at most and have n at most; a loss
             sees and counts the examples of its batch and no others. Where they differ a loss of
@@ -77,8 +79,8 @@ def fit(
         progress: show a progress bar; plain lines where the output is no terminal.
 
     Returns:
-        A `Fitted`: the parameters to evaluate (the anchor of `entropy_sgd`), the trace of the
-        loss, and what it cost. Ctrl-C ends it early, after the chunk under way, and keeps what
+        A `Fitted`: the parameters to evaluate (the anchor of `entropy_sgd`, the average of
+        `optax.contrib.schedule_free`), the trace of the loss, and what it cost. Ctrl-C ends it early, after the chunk under way, and keeps what
         is made: `fitted.interrupted`.
 
     Raises:
@@ -98,6 +100,7 @@ def fit(
             )
     moving, fixed = eqx.partition(params, eqx.is_inexact_array)
     checks.require_floating(moving, "params")
+    checks.require_in_range(moving, "params")
     if num_replicas is not None:
         checks.count(num_replicas, "num_replicas", least=1)
         for path, leaf in trees.named_leaves(moving):
@@ -368,6 +371,8 @@ class NonFiniteLossError(FloatingPointError):
 def evaluated(state: PyTree, params: PyTree) -> PyTree:
     """The parameters to evaluate: those of the states in `state` that have `to_evaluate`.
 
+    Of `optax.contrib.schedule_free` they are its `schedule_free_eval_params`.
+
     Such states are found wherever they are, in chains, schedules and wrappers; in a chain the
     last has its say, and leaves that `optax.masked` keeps from one stay those of `params`.
 
@@ -376,17 +381,27 @@ def evaluated(state: PyTree, params: PyTree) -> PyTree:
         params: the parameters that optax moves, returned where no state knows better.
     """
     import optax  # not at the top: `import sgmcmc` is quick without it
+    from optax.contrib import ScheduleFreeState
 
     masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
-    for part in jax.tree.leaves(state, is_leaf=_knows):
-        if _knows(part):
+    knows = lambda x: isinstance(x, ScheduleFreeState) or hasattr(x, "to_evaluate")  # noqa: E731
+    for part in jax.tree.leaves(state, is_leaf=knows):
+        if isinstance(part, ScheduleFreeState):
+            # Each leaf by itself, since some may be masked; a state of one array will do.
+            mean = lambda z, y, s=part: y if masked(z) else _mean(s._replace(z=z), y)  # noqa: E731
+            params = jax.tree.map(mean, part.z, params, is_leaf=masked)
+        elif knows(part):
             fill = lambda new, old: old if masked(new) else new  # noqa: E731
             params = jax.tree.map(fill, part.to_evaluate, params, is_leaf=masked)
     return params
 
 
-def _knows(part: Any) -> bool:
-    return hasattr(part, "to_evaluate")
+def _mean(state: Any, leaf: Array) -> Array:
+    """What `optax.contrib.schedule_free` evaluates in the place of one leaf."""
+    from optax.contrib import schedule_free_eval_params
+
+    mean: Array = schedule_free_eval_params(state, leaf)
+    return mean.astype(leaf.dtype)
 
 
 # Losses that a chunk has room for.
@@ -465,10 +480,21 @@ def start(inputs: FitInputs, params: PyTree) -> FitCarry:
     return FitCarry(params, inputs.optimizer.init(params), room)
 
 
+def losses_at(
+    inputs: FitInputs, params: PyTree, batch: Batch | None, axis: Any, t: Array
+) -> Array:
+    """The losses of step t, () or (R,), times the batch's share; arguments as `gradients_at`."""
+
+    def one(params: PyTree, batch: Batch | None, key: Key) -> Array:
+        return shared(inputs.loss(params, batch, jax.random.fold_in(key, t)), batch)
+
+    return _at_batch(inputs, one, params, batch, axis)
+
+
 def gradients_at(
     inputs: FitInputs, params: PyTree, batch: Batch | None, axis: Any, t: Array
-) -> tuple[Array, PyTree]:
-    """The losses of step t, () or (R,), and their gradients.
+) -> tuple[Array, Array, PyTree]:
+    """The losses of step t, () or (R,); these times the batch's share, and their gradients.
 
     Args:
         inputs: what the chunk reads.
@@ -478,10 +504,17 @@ def gradients_at(
         t: () int32.
     """
 
-    def one(params: PyTree, batch: Batch | None, key: Key) -> tuple[Array, PyTree]:
+    def one(params: PyTree, batch: Batch | None, key: Key) -> tuple[Array, Array, PyTree]:
         value, gradient = jax.value_and_grad(inputs.loss)(params, batch, jax.random.fold_in(key, t))
-        return value, shared(gradient, batch)
+        return value, *shared((value, gradient), batch)
 
+    return _at_batch(inputs, one, params, batch, axis)
+
+
+def _at_batch(
+    inputs: FitInputs, one: Callable[..., Any], params: PyTree, batch: Batch | None, axis: Any
+) -> Any:
+    """`one(params, batch, key)` over replicas, without padding where the loss is a mean."""
     over = inputs.over(one, in_axes=(0, axis, 0))
     if batch is None or batch.mask is None:
         return over(params, batch, inputs.loss_key)
@@ -525,8 +558,18 @@ def advance(
         order, batch, axis = batches.next_batch(
             inputs.source, inputs.batch_key, t, carry.order, inputs.over
         )
-        values, gradients = gradients_at(inputs, carry.params, batch, axis, t)
-        updates, state = update(gradients, carry.state, carry.params, value=jnp.mean(values))
+        values, objectives, gradients = gradients_at(inputs, carry.params, batch, axis, t)
+        # Of the same batch, for optimizers that search along a line; over replicas the mean.
+        mean = trees.scale(1 / values.size, gradients) if inputs.replicated else gradients
+
+        def value_fn(params: PyTree) -> Array:
+            return jnp.mean(losses_at(inputs, params, batch, axis, t))
+
+        with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic asks for it
+            updates, state = update(
+                gradients, carry.state, carry.params, value=jnp.mean(objectives), grad=mean,
+                value_fn=value_fn,
+            )  # fmt: skip
         return FitCarry(optax.apply_updates(carry.params, updates), state, order), values
 
     shape = jax.eval_shape(step, carry, start)[1]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from sgmcmc import _checks as checks
 from sgmcmc._posterior import Posterior
 from sgmcmc.optim._find_mode import find_mode
 from sgmcmc.types import Array, Batch, Key, PyTree
@@ -54,8 +55,7 @@ def laplace(
             definite, or the mode is still over 0.1 standard deviations away.
         TypeError, FloatingPointError: as in `find_mode`.
     """
-    data = jax.tree.map(jnp.asarray, data)
-    params = jax.tree.map(jnp.asarray, params)
+    data, params = checks.as_arrays(data, "data"), checks.as_arrays(params, "params")
     start, unravel = ravel_pytree(params)
     at_start = np.asarray(hessian(posterior, params, data), np.float64)
     values, vectors = np.linalg.eigh(at_start)
@@ -110,7 +110,7 @@ def hessian(posterior: Posterior, params: PyTree, data: PyTree = None) -> Array:
         params: where, a pytree of floating arrays with d numbers.
         data: all the examples; None for a target without any.
     """
-    return _hessian(posterior, params, data)
+    return _hessian(posterior, params, checks.as_arrays(data, "data"))
 
 
 @eqx.filter_jit

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc.types import PyTree
 
@@ -24,7 +24,8 @@ def evaluate(function: Callable[..., PyTree], draws: PyTree, *args: PyTree) -> P
         args: pytrees of arrays, passed on as arguments and never compiled in.
     """
     function = trees.as_callable(function, "function")
-    args = jax.tree.map(jnp.asarray, args)
+    args = checks.as_arrays(args, "x")
+    checks.require_in_range(draws, "run")
     total = len(jax.tree.leaves(draws)[0])
     one = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), draws)
     out = eqx.filter_eval_shape(function, one, *args)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import _tree as trees
-from sgmcmc._checks import check_data
+from sgmcmc._checks import as_arrays, check_data
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.streams import _streams as streams
@@ -64,7 +64,7 @@ def data_and_stream(
     for path, leaf in trees.named_leaves(data):
         if not isinstance(leaf, jax.Array) and np.asarray(leaf).dtype.kind in "OSUMm":
             raise TypeError(f"data: leaf {path} is {np.asarray(leaf).dtype}; expected numbers")
-    data = jax.tree.map(jnp.asarray, data)
+    data = as_arrays(data, "data")
     if batch_size is None or batches == "all data":
         if batch_size not in (None, data_size):
             raise ValueError(

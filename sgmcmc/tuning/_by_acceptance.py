@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import _tree as trees
-from sgmcmc._schedule import Constant
+from sgmcmc._schedule import Unchosen
 from sgmcmc.clocks._adaptive import Untuned
 from sgmcmc.exact._base import AbstractCorrectedKernel
 from sgmcmc.exact._blackjax import AbstractFullGradientKernel, Hmc, Mala
@@ -166,14 +166,13 @@ def _uncorrected(kernel: Corrected) -> SplittingKernel:
     """OBABO or BAOAB in the kernel's place, without its correction, untuned; friction "auto"
     where the kernel has none.
     """
-    auto = Constant(jnp.asarray(jnp.nan, dtype=float))
     corrected = isinstance(kernel, AbstractCorrectedKernel)
     name = "obabo" if corrected else "baoab"
     word = plan(name.upper(), table(*LANGEVIN))
     return SplittingKernel(
         posterior=kernel.posterior,
         clock=Untuned(),
-        friction=kernel.friction if corrected else auto,
+        friction=kernel.friction if corrected else Unchosen(),
         temperature=kernel.temperature,
         metric=kernel.metric,
         gradient=kernel.gradient,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from sgmcmc._curvature import Spread
+from sgmcmc._schedule import Unchosen
 from sgmcmc.kernels._base import AbstractDynamics
 from sgmcmc.kernels._flows import LANGEVIN
 from sgmcmc.kernels._splitting import SplittingKernel
@@ -42,9 +43,9 @@ def limits_of(
     """
     word = _lawful_word(kernel)
     overdamped, asked = kernel.friction is None, 0.0
-    if kernel.friction is not None:
+    auto = isinstance(kernel.friction, Unchosen)
+    if kernel.friction is not None and not auto:
         asked = float(kernel.friction(jnp.zeros((), jnp.int32)))
-    auto = not math.isfinite(asked)
     # Overdamped steps come in units of 1/λ: κ = hλ; others in units of 1/ω: κ = hω.
     unit = curvature if overdamped else math.sqrt(curvature)
     # γ = 1/(10 h) with hω near 1 is γ/ω near .1, which the word's limits hardly depend on.

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgmcmc._schedule import Constant
+from sgmcmc._schedule import Constant, Unchosen
 from sgmcmc.kernels._base import AbstractDynamics
 from sgmcmc.streams import _streams as streams
 from sgmcmc.streams._source import Source
@@ -65,7 +65,7 @@ def settled(kernel: Dynamics, num_burnin: int) -> Dynamics:
     """The kernel with temperature and friction constant, as they are at step `num_burnin`."""
     count = jnp.asarray(num_burnin, jnp.int32)
     kernel = eqx.tree_at(lambda k: k.temperature, kernel, Constant(kernel.temperature(count)))
-    if kernel.friction is None:
+    if kernel.friction is None or isinstance(kernel.friction, Unchosen):
         return kernel
     return eqx.tree_at(lambda k: k.friction, kernel, Constant(kernel.friction(count)))
 

@@ -159,6 +159,17 @@ def test_draw_then_drive_is_a_step(case):
         assert any(jax.tree.leaves(moved))
 
 
+def test_a_step_is_jitted_and_promotes_nothing(case):
+    """`jax.jit` takes the bound methods, and no rank or dtype is promoted in `init` and `step`."""
+    kernel = case.row.kernel(case.problem)
+    batch, data = case.batch(kernel), jnp.asarray(case.problem.data)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        state = jax.jit(kernel.init).eval_shape(case.problem.start, jax.random.key(0), data)
+        following, _ = jax.jit(kernel.step).eval_shape(jax.random.key(0), state, batch)
+        jax.jit(kernel.refresh).eval_shape(state, data)
+    assert _shapes(following) == _shapes(state)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
 def test_a_step_keeps_the_state_as_it_is(case, dtype):
     """Its structure, shapes and dtypes, under every kind of noise that the sampler bears."""

@@ -64,6 +64,12 @@ def test_against_scikit_learn():
     assert scores.accuracy == metrics.accuracy_score(y, p.argmax(1))
 
 
+def test_one_column_is_no_distribution():
+    """A column of ones would be certain of everything."""
+    with pytest.raises(ValueError, match=r"got shape \(3, 1\); expected \(m, k\) of k ≥ 2"):
+        classification_scores(np.ones((3, 1)), [0, 0, 0])
+
+
 def test_entropy():
     scores = classification_scores([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
     np.testing.assert_allclose(scores.entropy, [np.log(2), 0])

@@ -116,6 +116,24 @@ def test_a_datatree_gives_the_same(make_run):
     assert from_tree.lppd == pytest.approx(predictive(make_run(W, WEIGHTS), linear, X, Y).lppd)
 
 
+def test_one_logit_is_a_class_of_two(make_run):
+    """(m, 1) is refused with both ways out; by `kind` class 1 has σ(logit), with all scores."""
+    run = make_run(W)
+    one = lambda params, x: (x @ params)[:, :1]  # noqa: E731
+    two = lambda params, x: jnp.pad((x @ params)[:, :1], ((0, 0), (1, 0)))  # noqa: E731
+    with pytest.raises(ValueError, match=r'predict: got shape \(11, 1\).*"values".*"logits"'):
+        predictive(run, one, X)
+    for predict in (one, lambda params, x: one(params, x)[:, 0]):
+        scores = predictive(run, predict, X, Y % 2, kind="logits")
+        np.testing.assert_allclose(
+            scores.log_probabilities, predictive(run, two, X).log_probabilities, rtol=1e-5
+        )
+    with pytest.raises(ValueError, match=r"predict: expected logits .*without the scale"):
+        predictive(run, one, X, kind="values")
+    with pytest.raises(TypeError, match=r"y: got float32.*\(mean, scale\)"):
+        predictive(run, linear, X, Y.astype(np.float32))
+
+
 def test_bad_input(make_run):
     run = make_run(W)
     with pytest.raises(TypeError, match="run: got ndarray"):

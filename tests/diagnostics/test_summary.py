@@ -87,6 +87,41 @@ def test_predictions_of_a_regression_are_means(make_run):
     np.testing.assert_allclose(result.table["mean"], DRAWS["bias"].mean((0, 1)), rtol=1e-4)
 
 
+def one_column(params, x):
+    return x @ params["weight"][:, :1] + params["bias"][0]
+
+
+def test_one_column_is_a_value_or_a_logit(make_run):
+    """(m, 1) is refused with both ways out; by `kind` it is a mean, or σ of a logit."""
+    x, y = np.eye(2, dtype=np.float32), np.array([0, 1])
+    run = make_run(DRAWS)
+    with pytest.raises(ValueError, match=r'got shape \(2, 1\).*"values".*"logits"') as error:
+        summary(run, predict=one_column, x=x)
+    assert len(str(error.value)) < 300
+    values = DRAWS["weight"][..., 0] + DRAWS["bias"][..., :1]
+    shown = summary(run, predict=one_column, x=x, kind="values").table
+    np.testing.assert_allclose(shown["mean"], values.mean((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(shown["sd"], values.std((0, 1)), rtol=0.02)
+    sigma = 1 / (1 + np.exp(-values))
+    shown = summary(run, predict=one_column, x=x, kind="logits").table
+    np.testing.assert_allclose(shown["mean"], sigma.mean((0, 1)), rtol=1e-4)
+    of_y = summary(run, predict=one_column, x=x, y=y, kind="logits").table
+    wanted = np.stack([1 - sigma[..., 0], sigma[..., 1]], axis=-1).mean((0, 1))
+    np.testing.assert_allclose(of_y["mean"], wanted, rtol=1e-4)
+    with pytest.raises(ValueError, match="kind: got 'means'"):
+        summary(run, predict=one_column, x=x, kind="means")
+
+
+def test_three_means_are_not_three_logits_in_silence(make_run):
+    """A two-axis array is read as logits, and the notes say so; by `kind` its values are listed."""
+    x = RNG.normal(size=(4, 2)).astype(np.float32)
+    assert "(4, 3) are read as logits" in repr(summary(make_run(DRAWS), predict=predict, x=x))
+    means = summary(make_run(DRAWS), predict=predict, x=x, kind="values")
+    values = np.einsum("mi,cdik->cdmk", x, DRAWS["weight"]) + DRAWS["bias"].sum(-1)[..., None, None]
+    np.testing.assert_allclose(means.table["mean"], values.mean((0, 1)).ravel(), rtol=1e-4)
+    assert means.notes == ()
+
+
 def test_predictions_agree_where_permuted_units_do_not(make_run):
     """Chains in mirrored modes: R̂ of the weight is large, that of its prediction is not."""
     w = np.abs(RNG.normal(size=(4, 200, 1))) + 1

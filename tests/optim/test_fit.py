@@ -42,7 +42,8 @@ def fit(loss=mean_loss, params=START, data=ROWS, **options):
 
 
 def by_hand(optimizer, num_steps, batch_size=10):
-    """An ordinary loop over the same batches."""
+    """An ordinary loop over the same batches: parameters, losses and the optimizer's state."""
+    optimizer = optax.with_extra_args_support(optimizer)
     key = jax.random.split(jax.random.key(0))[0]
     params, state, trace = START, optimizer.init(START), []
     for t in range(num_steps):
@@ -50,10 +51,13 @@ def by_hand(optimizer, num_steps, batch_size=10):
         mask = np.ones(batch_size) if rows.mask is None else np.asarray(rows.mask)
         chosen = ROWS[np.asarray(rows.index)[mask > 0]]
         value, gradient = jax.value_and_grad(mean_loss)(params, chosen)
-        updates, state = optimizer.update(gradient, state, params)
+        updates, state = optimizer.update(
+            gradient, state, params, value=value, grad=gradient,
+            value_fn=lambda params, rows=chosen: mean_loss(params, rows),
+        )  # fmt: skip
         params = optax.apply_updates(params, updates)
         trace.append(value)
-    return params, np.array(trace)
+    return params, np.array(trace), state
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def test_the_plain_loop(loss, batch_size):
     neither for a loss of each example nor for a mean."""
     optimizer = optax.adam(optax.cosine_decay_schedule(0.1, 12))
     found = fit(loss, optimizer=optimizer, batch_size=batch_size)
-    params, trace = by_hand(optimizer, 12, batch_size)
+    params, trace, _ = by_hand(optimizer, 12, batch_size)
     np.testing.assert_allclose(found.losses, trace, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found.params, params)
     assert found.num_steps == found.gradient_evaluations == 12
@@ -194,6 +198,50 @@ def test_the_average_is_evaluated():
     each = [fit(optimizer=optax.sgd(0.1), num_steps=t).params["w"] for t in range(4, 13)]
     np.testing.assert_allclose(found.params["w"], np.mean(each, axis=0), rtol=1e-5)
     np.testing.assert_array_equal(found.last["w"], each[-1])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optax.lbfgs(),
+        lambda: optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(9)),
+        lambda: optax.polyak_sgd(0.2),
+    ],
+    ids=["lbfgs", "backtracking", "polyak"],
+)
+def test_optimizers_that_evaluate_the_loss(make):
+    """A line search sees the step's own batch: the numbers of optax used by hand."""
+    found = fit(optimizer=make(), num_steps=4)
+    params, trace, _ = by_hand(make(), 4)
+    np.testing.assert_allclose(found.losses, trace, rtol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), found.params, params)
+
+
+def test_replicas_search_along_their_mean():
+    """Loss and slope are of one mean: two equal replicas on all data are there in four steps."""
+    twice = jax.tree.map(lambda x: jnp.stack([x, x]), START)
+    found = fit(params=twice, optimizer=optax.lbfgs(), batch_size=None, num_steps=4, num_replicas=2)
+    jax.tree.map(lambda x: np.testing.assert_allclose(x[0], x[1]), found.params)
+    np.testing.assert_allclose(found.params["w"][0], ROWS.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(found.params["b"][0], 1.0, atol=1e-4)
+
+
+def test_the_average_of_schedule_free_is_evaluated():
+    """`params` is optax's own evaluation, also where some leaves are masked from it."""
+    free = optax.contrib.schedule_free(optax.sgd(0.1), 0.1, b1=0.9)
+    optimizer = optax.chain(optax.clip(10.0), free)
+    found = fit(optimizer=optimizer)
+    last, _, state = by_hand(optimizer, 12)
+    wanted = optax.contrib.schedule_free_eval_params(state[1], last)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5)  # noqa: E731
+    jax.tree.map(close, (found.params, found.last), (wanted, last))
+    assert not np.allclose(wanted["w"], last["w"], atol=1e-3)
+    masked = optax.masked(free, {"w": True, "b": False})
+    state = masked.init(START)
+    moved = masked.update(START, state, START)[1]
+    seen = evaluated(moved, START)
+    assert float(seen["b"]) == float(START["b"])
+    assert not np.allclose(seen["w"], START["w"])
 
 
 def test_evaluations():
