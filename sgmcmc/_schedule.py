@@ -75,6 +75,11 @@ class Schedule(trees.ByIdentity):
 class Unchosen(trees.ByIdentity):
     """A number that `sample` or `tune` is to choose: of `step_size=None` and `friction="auto"`."""
 
+    @property
+    def period(self) -> int | None:
+        """None: it has no values yet."""
+        return None
+
     def __call__(self, count: Array) -> Array:
         raise ValueError(
             'step_size, friction: None and "auto" are chosen by sgmcmc.sample or sgmcmc.tune; '

@@ -34,7 +34,7 @@ class Method(_BoundMethod):  # type: ignore[misc]  # equinox's class has no publ
 
     def __eq__(self, other: object) -> bool:
         same = isinstance(other, Method) and self.__self__ is other.__self__
-        return same and self.__func__ is other.__func__
+        return same and self.__func__ is other.__func__  # type: ignore[attr-defined]
 
 
 class ByIdentity(eqx.Module):

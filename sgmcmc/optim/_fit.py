@@ -80,8 +80,8 @@ def fit(
 
     Returns:
         A `Fitted`: the parameters to evaluate (the anchor of `entropy_sgd`, the average of
-        `optax.contrib.schedule_free`), the trace of the loss, and what it cost. Ctrl-C ends it early, after the chunk under way, and keeps what
-        is made: `fitted.interrupted`.
+        `optax.contrib.schedule_free`), the trace of the loss, and what it cost. Ctrl-C ends it
+        early, after the chunk under way, and keeps what is made: `fitted.interrupted`.
 
     Raises:
         TypeError, ValueError: bad input, by name; a loss of shape () beside a stream of one's
@@ -480,9 +480,7 @@ def start(inputs: FitInputs, params: PyTree) -> FitCarry:
     return FitCarry(params, inputs.optimizer.init(params), room)
 
 
-def losses_at(
-    inputs: FitInputs, params: PyTree, batch: Batch | None, axis: Any, t: Array
-) -> Array:
+def losses_at(inputs: FitInputs, params: PyTree, batch: Batch | None, axis: Any, t: Array) -> Array:
     """The losses of step t, () or (R,), times the batch's share; arguments as `gradients_at`."""
 
     def one(params: PyTree, batch: Batch | None, key: Key) -> Array:
