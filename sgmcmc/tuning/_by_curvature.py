@@ -34,7 +34,7 @@ import jax
 
 from sgmcmc._curvature import Noise, gradient_noise, largest_curvature
 from sgmcmc.kernels._base import AbstractDynamics
-from sgmcmc.tuning._limits import limits_of
+from sgmcmc.tuning._limits import Sweep, limits_of
 from sgmcmc.tuning._mode import NOISE_COST, POWER_COST, Mode, ModeKeys, bound, measure_mode
 from sgmcmc.tuning._problem import Problem, temperature_of
 from sgmcmc.tuning._record import Tuning
@@ -125,9 +125,9 @@ def _allowed(
     kernel: AbstractDynamics, problem: Problem, curvature: float, noise: Noise | None
 ) -> Tuning:
     """The longest step that all rules allow, before any trial."""
-    pairs = [] if noise is None else [(float(s), float(k)) for s, k in noise]
-    temperature = temperature_of(kernel)
-    friction, limits = limits_of(kernel, curvature, pairs, temperature, problem.sweep)
+    pairs = [] if noise is None else noise.pairs
+    sweep = Sweep(problem.sweep, problem.unevenness)
+    friction, limits = limits_of(kernel, curvature, pairs, temperature_of(kernel), sweep)
     reason = min(limits, key=lambda name: limits[name])
     largest = 0.0 if noise is None else noise.largest
     return Tuning(limits[reason], friction, curvature, largest, limits, reason, 0, 0.0)
