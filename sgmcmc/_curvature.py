@@ -41,10 +41,18 @@ class Noise(NamedTuple):
     Attributes:
         stiffest: (variance, curvature) along the direction of the largest curvature.
         noisiest: those of the coordinate of the largest variance.
+        slope: (|∂_i tr Σ|, curvature) of the coordinate along which the sum of all coordinates'
+            variances changes fastest; None where it was not asked for.
     """
 
     stiffest: tuple[Array, Array]
     noisiest: tuple[Array, Array]
+    slope: tuple[Array, Array] | None = None
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """(variance, curvature) in both directions."""
+        return [(float(s), float(k)) for s, k in (self.stiffest, self.noisiest)]
 
     @property
     def largest(self) -> float:
@@ -216,8 +224,9 @@ def gradient_noise(
     data: PyTree,
     anchor: PyTree,
     stiffest: PyTree,
+    with_slope: bool = False,
 ) -> Noise:
-    """The variance over batches of the gradient's estimate, in two directions.
+    """The variance over batches of the gradient's estimate, in two directions, and its slope.
 
     Args:
         kernel: its estimator, posterior and metric are used.
@@ -226,6 +235,7 @@ def gradient_noise(
         data: all data.
         anchor: the position at which an estimator with a memory begins it.
         stiffest: the first direction, of length 1; the second is the noisiest coordinate.
+        with_slope: whether that is measured: three gradients more of each batch.
     """
     metric = coordinates(kernel)
     memory = kernel.gradient.init(kernel.posterior, anchor, data)
@@ -240,7 +250,7 @@ def gradient_noise(
         return (count + 1, mean, square), trees.dot(stiffest, gradient)
 
     zero = trees.wide(trees.zeros_like(position))
-    (count, _, square), along = jax.lax.scan(add, (jnp.zeros(()), zero, zero), batches)
+    (count, mean, square), along = jax.lax.scan(add, (jnp.zeros(()), zero, zero), batches)
     flat, unravel = ravel_pytree(square)
     noisiest = jnp.argmax(flat)
     product = whitened_hessian(kernel, position, batches)
@@ -248,4 +258,22 @@ def gradient_noise(
     directions = [stiffest, trees.rounded(coordinate, position)]
     curvatures = [jnp.abs(trees.dot(v, product(v))) for v in directions]
     variances = jnp.var(along, ddof=1), flat[noisiest] / (count - 1)
-    return Noise((variances[0], curvatures[0]), (variances[1], curvatures[1]))
+    pairs = (variances[0], curvatures[0]), (variances[1], curvatures[1])
+    if not with_slope:
+        return Noise(*pairs)
+
+    def rise(carry: PyTree, batch: PyTree) -> tuple[PyTree, None]:
+        """Adds (∂e) e, e this batch's error: half the slope of |e|²."""
+        estimate = lambda x: kernel.gradient(kernel.posterior, x, batch, memory)[1]  # noqa: E731
+        error = jax.tree.map(jnp.subtract, metric.to_momentum(estimate(position)), mean)
+        direction = trees.rounded(metric.to_position(error), position)
+        image = hessian_product(estimate, position, direction)
+        mean_image = jax.tree.map(jnp.add, carry, metric.to_momentum(image))
+        return mean_image, None
+
+    total = ravel_pytree(jax.lax.scan(rise, zero, batches)[0])[0]
+    steepest = jnp.argmax(jnp.abs(total))
+    unit = trees.rounded(unravel(jnp.zeros_like(flat).at[steepest].set(1)), position)
+    curvature = jnp.abs(trees.dot(unit, product(unit)))
+    # The mean of all errors is 0, so that the mean's own derivative drops out.
+    return Noise(*pairs, (2 * jnp.abs(total[steepest]) / (count - 1), curvature))

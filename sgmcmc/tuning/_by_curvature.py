@@ -38,7 +38,7 @@ import jax
 
 from sgmcmc._curvature import Noise, Spread, gradient_noise, largest_curvature
 from sgmcmc.kernels._base import AbstractDynamics
-from sgmcmc.tuning._limits import limits_of
+from sgmcmc.tuning._limits import Sweep, limits_of
 from sgmcmc.tuning._mode import NOISE_COST, POWER_COST, Mode, ModeKeys, bound, measure_mode
 from sgmcmc.tuning._problem import Problem, temperature_of
 from sgmcmc.tuning._record import Tuning
@@ -133,9 +133,10 @@ def _allowed(
     spread: Spread | None,
 ) -> Tuning:
     """The longest step that all rules allow, before any trial."""
-    pairs = [] if noise is None else [(float(s), float(k)) for s, k in noise]
+    pairs = [] if noise is None else noise.pairs
     temperature = temperature_of(kernel)
-    friction, limits = limits_of(kernel, curvature, pairs, temperature, problem.sweep, spread)
+    sweep = Sweep(problem.sweep, problem.unevenness)
+    friction, limits = limits_of(kernel, curvature, pairs, temperature, sweep, spread)
     reason = min(limits, key=lambda name: limits[name])
     largest = 0.0 if noise is None else noise.largest
     measured = None

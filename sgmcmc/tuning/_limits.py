@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -23,12 +24,24 @@ OBABO = plan("OBABO", table(*LANGEVIN))
 DirectionNoise = tuple[float, float]
 
 
+class Sweep(NamedTuple):
+    """A sweep through the data.
+
+    Attributes:
+        steps: K; 0 where batches are independent.
+        unevenness: ρ, the share of independent noise in it (`streams.unevenness`).
+    """
+
+    steps: int
+    unevenness: float = 0.0
+
+
 def limits_of(
     kernel: AbstractDynamics,
     curvature: float,
     noises: Sequence[DirectionNoise],
     temperature: float,
-    sweep: int,
+    sweep: Sweep,
     spread: Spread | None = None,
 ) -> tuple[float | None, dict[str, float]]:
     """The friction, where it is to be chosen, and the step that each rule allows.
@@ -38,7 +51,7 @@ def limits_of(
         curvature: λ, the largest of U.
         noises: along some directions.
         temperature: T.
-        sweep: steps in a sweep through the data; 0 where batches are independent.
+        sweep: through the data.
         spread: of the noise over the coordinates, where the kernel takes its mean out.
     """
     word = _lawful_word(kernel)
@@ -68,7 +81,7 @@ def limits_of(
         independent = _divided(2 * asked * temperature * RULES.tolerance, largest)
     if 0 < independent < math.inf:
         swept = 0.0
-        if 2 <= sweep <= RULES.longest_sweep:
+        if 2 <= sweep.steps <= RULES.longest_sweep:
             floor = RULES.flattest * curvature
             pairs = [(s / temperature, max(k, floor)) for s, k in noises if s > 0]
             friction = None if overdamped or auto else asked
@@ -114,7 +127,7 @@ def _lawful_word(kernel: AbstractDynamics) -> Word:
 def _heat_of_sweeps(
     word: Word,
     noises: Sequence[DirectionNoise],
-    sweep: int,
+    sweep: Sweep,
     overdamped: bool,
     friction: float | None,
 ) -> Callable[[float], float]:
@@ -123,21 +136,35 @@ def _heat_of_sweeps(
     Args:
         word: with a law.
         noises: in units of T.
-        sweep: steps in a sweep.
+        sweep: of two steps or more.
         overdamped: whether there is no momentum.
         friction: γ; None: 1/(10 h).
     """
 
     def heat(step: float) -> float:
         if overdamped:
-            return max(s / k * swept_heat(word, step * k, 0.0, sweep) for s, k in noises)
+            return max(s / k * heat_of(word, step * k, 0.0, sweep) for s, k in noises)
         gamma = 1 / RULES.friction_steps / step if friction is None else friction
         return max(
-            s / k * swept_heat(word, step * math.sqrt(k), gamma / math.sqrt(k), sweep)
+            s / k * heat_of(word, step * math.sqrt(k), gamma / math.sqrt(k), sweep)
             for s, k in noises
         )
 
     return heat
+
+
+def heat_of(word: Word, kappa: float, friction: float, sweep: Sweep) -> float:
+    """What a sweep's noise adds to ⟨x²⟩ at noise of variance 1, the mean over its batches.
+
+    Errors of covariance ∝ N δ_ij/n_i − 1 are K − 1 parts of those that add up to 0, and ρK of
+    independent ones (`streams.unevenness`). Arguments as in `swept_heat`.
+    """
+    swept = swept_heat(word, kappa, friction, sweep.steps)
+    if not sweep.unevenness or not math.isfinite(swept):
+        return swept
+    independent = variance(word, kappa, friction, 1.0) - variance(word, kappa, friction)
+    rest = sweep.unevenness * sweep.steps
+    return (swept * (sweep.steps - 1) + independent * rest) / (sweep.steps - 1 + rest)
 
 
 def _divided(value: float, by: float) -> float:

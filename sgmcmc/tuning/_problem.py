@@ -39,14 +39,29 @@ class Problem(NamedTuple):
 
     @property
     def sweep(self) -> int:
-        """Steps in a sweep through the data; 0 where batches are independent, or all data."""
-        swept = self.noisy and self.stream.law != "independent"
-        return streams.num_batches(*self.measured.sizes) if swept else 0
+        """Steps in a sweep whose noise adds up to 0, or nearly; 0 where there is none such.
+
+        Batches that are independent, or all data; and sweeps of a stream of one's own that
+        leave a last batch of another size, whose noise is not that of the others.
+        """
+        if not self.noisy or self.stream.law == "independent":
+            return 0
+        data_size, batch_size = self.measured.sizes
+        alike = self.stream.even or data_size % batch_size == 0
+        return streams.num_batches(data_size, batch_size) if alike else 0
+
+    @property
+    def unevenness(self) -> float:
+        """ρ of a sweep: the share of independent noise that batches of two sizes leave in it."""
+        return streams.unevenness(*self.measured.sizes) if self.sweep else 0.0
 
     @property
     def measured(self) -> Source:
         """The batches that curvature and noise are measured on: whole sweeps in random order."""
-        return Source(streams.reshuffled(), self.batch_size, self.data)
+        # A sweep of one's own in random order may be cut in another way.
+        own = self.stream.law == "sweep"
+        stream = self.stream if own else streams.reshuffled()
+        return Source(stream, self.batch_size, self.data)
 
     @property
     def num_measured(self) -> int:

@@ -1,6 +1,7 @@
 """Batch streams: unbiased, every example once an epoch, and recomputable from key and counter."""
 
 import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ from sgmcmc.streams import Rows
 from sgmcmc.streams._streams import unevenness
 
 SEED = 11
+SWEEPS = ["reshuffled", "symmetric", "cyclic"]
 SIZES = [(6, 2), (5, 2)]
 
 
@@ -149,16 +151,15 @@ def test_permutations_are_uniform():
 def epoch(stream, number, data_size, batch_size):
     """The true rows of each step of an epoch."""
     period = stream.period(data_size, batch_size)
-    steps = []
-    for t in range(number * period, (number + 1) * period):
-        rows = streams.rows_at(stream, jax.random.key(SEED), jnp.int32(t), data_size, batch_size)
-        index = np.asarray(rows.index)
-        steps.append(index if rows.mask is None else index[np.asarray(rows.mask)])
-    return steps
+    at = lambda t: streams.rows_at(stream, jax.random.key(SEED), t, data_size, batch_size)  # noqa: E731
+    rows = jax.jit(jax.vmap(at))(number * period + jnp.arange(period, dtype=jnp.int32))
+    index = np.asarray(rows.index)
+    mask = np.ones(index.shape, bool) if rows.mask is None else np.asarray(rows.mask)
+    return [i[m] for i, m in zip(index, mask, strict=True)]
 
 
 @pytest.mark.parametrize(("data_size", "batch_size"), [(6, 2), (5, 2), (7, 7), (9, 4), (3, 1)])
-@pytest.mark.parametrize("name", ["reshuffled", "symmetric", "cyclic"])
+@pytest.mark.parametrize("name", SWEEPS)
 def test_every_example_once_a_sweep(name, data_size, batch_size):
     """A sweep of K batches has each example exactly once, the last, short batch included."""
     stream = streams.from_name(name)
@@ -169,9 +170,6 @@ def test_every_example_once_a_sweep(name, data_size, batch_size):
         for sweep in range(stream.sweeps):
             seen = np.concatenate(steps[sweep * k : (sweep + 1) * k])
             assert sorted(seen) == list(range(data_size))
-
-
-SWEEPS = ["reshuffled", "symmetric", "cyclic"]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +184,9 @@ def test_a_sweep_is_cut_evenly(name, data_size, batch_size):
     wanted = [small + 1] * larger + [small] * (k - larger)
     sizes = [len(rows) for rows in epoch(stream, 1, data_size, batch_size)]
     assert sizes == (wanted + wanted[::-1] if name == "symmetric" else wanted)
-    rows = streams.rows_at(stream, jax.random.key(SEED), jnp.int32(k - 1), data_size, batch_size)
+    key = jax.random.key(SEED)
+    at = lambda t: streams.rows_at(stream, key, t, data_size, batch_size)  # noqa: E731
+    rows = jax.jit(at)(jnp.int32(k - 1))
     width = stream.width(data_size, batch_size)
     assert rows.index.shape == (width,) == (-(-data_size // k),)
     if larger:
@@ -337,6 +337,52 @@ def test_full_hands_over_the_data_themselves():
     data = {"x": jnp.arange(6.0)}
     rows = streams.rows_at(streams.full(), jax.random.key(SEED), jnp.int32(3), 6, 6)
     assert streams.gather(streams.full(), rows, data).data is data
+
+
+def cuts(examples, sizes):
+    """Every way to cut examples into sets of these sizes, in turn."""
+    if not sizes:
+        yield ()
+        return
+    for first in itertools.combinations(sorted(examples), sizes[0]):
+        for rest in cuts(examples - {*first}, sizes[1:]):
+            yield (first, *rest)
+
+
+def same_backwards(data_size, batch_size, num_steps):
+    """Whether blocks of an even sweep have, whatever came before, one law in both directions."""
+    k = streams.num_batches(data_size, batch_size)
+    small, larger = divmod(data_size, k)
+    sizes = [small + 1] * larger + [small] * (k - larger)
+    epochs = itertools.product(
+        list(cuts({*range(data_size)}, sizes)), repeat=math.lcm(k, num_steps) // k
+    )
+    sequences = [tuple(itertools.chain(*each)) for each in epochs]
+    forwards = set(sequences)  # all equally likely, and each of them once
+    assert len(forwards) == len(sequences)
+    for at in range(0, len(sequences[0]), num_steps):
+        turned = {s[:at] + s[at : at + num_steps][::-1] + s[at + num_steps :] for s in sequences}
+        if turned != forwards:
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("data_size", "batch_size", "num_steps"),
+    [
+        *itertools.product((2, 3, 4), (1, 2), (1, 2, 3)),
+        (4, 3, 2), (4, 1, 4), (2, 1, 4), (3, 2, 4), (5, 2, 3), (5, 3, 2), (7, 4, 2),
+        (10, 3, 2), (10, 3, 4),  # batches of 3, 3, 2 and 2
+    ],
+)  # fmt: skip
+def test_blocks_are_refused_where_they_have_another_law_backwards(data_size, batch_size, num_steps):
+    """All cuts enumerated: blocks of batches of one size each, or whole epochs of equal ones."""
+    given = streams.reshuffled(), num_steps, data_size, batch_size
+    if same_backwards(data_size, batch_size, num_steps):
+        streams.require_reversible(*given)
+    else:
+        with pytest.raises(ValueError, match=r'stream: got "reshuffled".*Allowed'):
+            streams.require_reversible(*given)
 
 
 def test_unknown_stream_lists_the_known_ones():

@@ -1,5 +1,7 @@
 """`step_size=None` beside gradient noise: sweeps, directions, and the trial's own error."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import sgmcmc
 from sgmcmc import diagnostics, streams
 from sgmcmc.kernels._flows import LANGEVIN
 from sgmcmc.kernels._words import plan, table
+from sgmcmc.streams._streams import unevenness
 from sgmcmc.tuning import Rules
 from sgmcmc.tuning import _limits as limits
 from sgmcmc.tuning import _oscillator as oscillator
@@ -59,6 +62,33 @@ def test_the_heat_of_sweeps_is_the_law_of_the_kernel(name, h):
     found = oscillator.variance(kernel.word, h, friction)
     found += 250 * oscillator.swept_heat(kernel.word, h, friction, 4)
     np.testing.assert_allclose(found, law.covariance[0, 0], rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["baoab", "obabo", "sgld"])
+def test_the_heat_of_sweeps_of_two_sizes(name):
+    """Five examples in batches of 2, 2 and 1: ⟨x²⟩ by all 30 sweeps is that of the formula."""
+    tilts = np.array([1.0, -1.0, 2.0, -2.5, 0.5])
+    posterior = sgmcmc.Posterior(tilted, normal, data_size=5)
+    batches = [c for n in (2, 1) for c in itertools.combinations(range(5), n)]
+    epochs = [
+        [batches.index(one), batches.index(two), batches.index(rest)]
+        for one, two, rest in itertools.product(batches[:10], batches[:10], batches[10:])
+        if len({*one, *two, *rest}) == 5
+    ]
+    parts = [
+        sgmcmc.Batch(jnp.asarray(np.resize(tilts[list(c)], 2)), mask=jnp.arange(2) < len(c))
+        for c in batches
+    ]
+    kernel = samplers.make(name, posterior, 0.4)
+    friction = 0.0 if kernel.friction is None else float(kernel.friction(0))
+    law = diagnostics.stationary_law(kernel, jnp.zeros(1), parts, epochs=epochs)
+    sweep = limits.Sweep(3, unevenness(5, 2))
+    # Var g of each batch: N²S²/(N − 1) (N/n_j − 1), S² that of an example's 10/4 tilt.
+    noise = 25 * (2.5**2 * tilts.var()) / 4 * np.mean(5 / np.array([2, 2, 1]) - 1)
+    found = oscillator.variance(kernel.word, 0.4, friction)
+    found += noise * limits.heat_of(kernel.word, 0.4, friction, sweep)
+    assert len(epochs) == 30
+    np.testing.assert_allclose(found, law.covariance[0, 0], rtol=1e-6)
 
 
 def test_long_sweeps_are_independent_batches():
@@ -130,7 +160,9 @@ def test_noise_and_curvature_are_of_one_direction():
         for k, s in zip(CURVATURES, variances, strict=True)
     ]
     np.testing.assert_allclose(max(shares), ALLOWED, rtol=0.5)
-    _, paired = limits.limits_of(kernel, 400.0, [(found.gradient_noise, 400.0)], 1.0, 8)
+    _, paired = limits.limits_of(
+        kernel, 400.0, [(found.gradient_noise, 400.0)], 1.0, limits.Sweep(8)
+    )
     assert paired["gradient noise"] < found.step_size / 2
 
 
