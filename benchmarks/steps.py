@@ -127,7 +127,7 @@ def library_loop(
     steps: int,
     num_chains: int = 1,
     method: str = "auto",
-    stream: str = "reshuffled",
+    stream: str | None = None,
 ) -> Callable:
     """The same steps by the library's own chunk, with its streams, checks and counters."""
     import jax

@@ -35,7 +35,7 @@ class Row(NamedTuple):
         spread: variance that the law has beyond the target's, in each coordinate.
         far: where in every coordinate the far start of `test_its_law` is; as far as 1,000 steps go.
         freezes: bears temperature 0, where it optimises.
-        stream, batch_size: what it is run with; None: all data.
+        stream, batch_size: what it is run with; None: the stream it asks for, and all data.
         needs_data: its `sample` is given data.
         leaves: its numbers are leaves, not closures.
         extra: the package it needs.
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     spread: float = 0.0
     far: float = 20.0
     freezes: bool = True
-    stream: str = "reshuffled"
+    stream: str | None = None
     batch_size: int | None = 6
     needs_data: bool = True
     leaves: bool = True

@@ -34,7 +34,7 @@ def saga(*, memory_limit: int = 2**30, block_size: int = 256) -> SAGA:
     start; and for each chain a table of N × d numbers, d the number of parameters.
 
     Unbiased given the past where each batch is drawn from all examples alike, and so only
-    with `stream="with_replacement"`, on which `sample` insists: in a sweep the examples
+    with `stream="with_replacement"`, then the default of `sample`: in a sweep the examples
     still to come are those with the oldest entries, and the chain cools by O(h).
 
     Args:

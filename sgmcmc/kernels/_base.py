@@ -41,8 +41,10 @@ class Traits(NamedTuple):
         refresh_passes: passes over the data that a refresh takes.
         batches: which streams it bears: "any", "all data", "independent", "noisy", or
             "reversible" in blocks of L (`sgmcmc.types.Batches`).
-        independent_batches: how many of the L batches, the last of them, are drawn apart from the
-            stream: with replacement, independent of it and of all before; default 0.
+        independent_examples: 0 (default): all L batches are the stream's. Above: the last is
+            drawn apart, with replacement, independent of the stream and of all before; and where
+            n is smaller than that many examples, more such batches follow, until there are as
+            many, or all the data once.
     """
 
     name: str
@@ -55,12 +57,12 @@ class Traits(NamedTuple):
     refresh_every: int | None = None
     refresh_passes: int = 1
     batches: Batches = "any"
-    independent_batches: int = 0
+    independent_examples: int = 0
 
     @property
     def stream_batches(self) -> int:
         """Batches of the stream that a step takes."""
-        return self.batches_per_step - self.independent_batches
+        return self.batches_per_step - (self.independent_examples > 0)
 
 
 class AbstractKernel(trees.ByIdentity):
@@ -169,7 +171,7 @@ class AbstractKernel(trees.ByIdentity):
         traits = self.traits
         return Source(
             stream, batch_size, data, traits.batches_per_step, traits.needs_data,
-            traits.independent_batches,
+            traits.independent_examples,
         )  # fmt: skip
 
     def __repr__(self) -> str:

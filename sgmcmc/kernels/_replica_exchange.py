@@ -38,7 +38,10 @@ from sgmcmc.kernels import _swaps as swaps
 from sgmcmc.kernels._base import AbstractKernel, Traits, shown
 from sgmcmc.kernels._phases import AbstractPhaseKernel
 from sgmcmc.metrics._base import AbstractMetric
-from sgmcmc.types import Array, ClockState, Info, Key, PyTree, State, as_batch
+from sgmcmc.types import Array, Batch, ClockState, Info, Key, PyTree, State, as_batch
+
+# Examples that the energies of a swap are estimated from, at least.
+LEAST = 32
 
 
 class Replicas(NamedTuple):
@@ -121,7 +124,7 @@ class ReplicaExchange(AbstractKernel):
             name=f"replica_exchange({inner.name})",
             gradient_evaluations=float(replicas * evaluations),
             batches_per_step=1 if every_batch else together,
-            independent_batches=0 if every_batch else 1,
+            independent_examples=0 if every_batch else LEAST,
             refresh_every=None if every is None else every // self.swap_every,
             refresh_passes=replicas,
         )
@@ -263,10 +266,18 @@ class ReplicaExchange(AbstractKernel):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * each, each), batch)
 
     def _swap_batch(self, batch: PyTree) -> PyTree:
-        """The step's last batch, drawn apart from those that move the replicas: so its noise is
-        independent of θ, and they still make whole sweeps.
+        """What follows the batches that move the replicas, as one: drawn apart from those, so that
+        its noise is independent of θ, and they still make whole sweeps.
         """
-        return batch if self.traits.batches_per_step == 1 else jax.tree.map(lambda x: x[-1], batch)
+        if self.traits.batches_per_step == 1:
+            return batch
+        last = jax.tree.map(lambda x: x[self.traits.stream_batches :], batch)
+        if jax.tree.leaves(last) and jax.tree.leaves(last)[0].shape[0] == 1:
+            return jax.tree.map(lambda x: x[0], last)
+        if isinstance(last, Batch):
+            # A share is of a kick; of an energy every example counts alike.
+            last = last._replace(share=None)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), last)
 
     def _partners(
         self, measured: swaps.Measured, uniforms: Array, count: Array
@@ -350,11 +361,11 @@ def replica_exchange(
     stream, apart from it: so it is independent of the positions, and the replicas' steps take
     whole sweeps. v is the pair's own, (N²/n) s² with s² the sample variance over that batch of
     the examples' differences in energy: it depends on the positions, often strongly, so an
-    average over earlier steps would be wrong for most pairs. Batches of all N make exact
-    energies. In a loop of your own draw the last batch of each step so. That v is estimated is
-    allowed for to third order in a² v (Ceperley and Dewing 1999, physics/9812035). Correct to
-    the order in which batch sums are Gaussian: take batches of 30 at least, and a² v below
-    about n/4.
+    average over earlier steps would be wrong for most pairs. That v is estimated is allowed for
+    to third order in a² v (Ceperley and Dewing 1999, physics/9812035), which takes an a² v below
+    about n/4 and some thirty examples. So where n < 32 the loop draws as many more batches as
+    make 32, and where that is all the data, or n ≥ N, it takes each example once and energies
+    are exact. In a loop of your own append the batches for the energies to those of the steps.
 
     Args:
         kernel: a sampler of this library by words, overdamped or not; at its temperature it is
@@ -371,10 +382,11 @@ def replica_exchange(
 
     Returns:
         A kernel. `batches_per_step` is that of `swap_every` steps and one more, which is drawn
-        apart (`independent_batches`). In `Info` all
+        apart (`independent_examples`). In `Info` all
         is the cold replica's, `acceptance` the mean over the pairs tried of the probability to
         swap, `time` the sum over the steps, and `finite` False if any replica is not.
-        `gradient_evaluations` counts all replicas, an energy as a third of a gradient.
+        `gradient_evaluations` counts all replicas, an energy as a third of a gradient of n
+        examples.
 
     Raises:
         TypeError: `kernel` is not one by sub-steps, or its temperature is a schedule.

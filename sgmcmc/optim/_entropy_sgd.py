@@ -185,7 +185,8 @@ def entropy_sgd(
         learning_rate: η > 0 of x ← x − η γ (x − μ); a number or a schedule of the outer step.
         precision: γ > 0, a number or a schedule of the outer step (`sgmcmc.local.scoping`).
         step_size: h > 0 of the inner steps.
-        num_steps: L ≥ 1, default 20.
+        num_steps: L ≥ 1, default 20. Under `fit(stream="cyclic")` take one without a common
+            factor with the number of batches, or each of the L places sees a part of the data.
         averaging: a in (0, 1], the weight of the *new* inner point; default 0.25.
         temperature: T ≥ 0; default the programs' ε² with ε = 1e-4.
         momentum: m in [0, 1) of the inner steps, Nesterov's: v ← m v + g, and g + m v in the

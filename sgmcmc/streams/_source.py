@@ -138,8 +138,9 @@ class Source(NamedTuple):
         stream, batch_size: as `data_and_stream` gives them.
         data: all data; None: a target without data.
         per_step: batches a step.
-        apart: how many of those, the last, are drawn apart from the stream: with replacement,
-            independent of it and of all before; all the data where n ≥ N.
+        apart: examples that are drawn apart from the stream, in the last batch and as many more
+            as that takes: with replacement, independent of it and of all before; or all the data
+            once, where those batches have room for them. 0: none.
         needs_data: the step is given `Blocks`, all data beside its batches.
     """
 
@@ -159,6 +160,16 @@ class Source(NamedTuple):
     def width(self) -> int:
         """Rows of a batch; 0 without data."""
         return 0 if self.data is None else self.stream.width(*self.sizes)
+
+    @property
+    def in_turn(self) -> int:
+        """Batches of the stream in a step."""
+        return self.per_step - (self.apart > 0)
+
+    @property
+    def num_apart(self) -> int:
+        """Batches drawn apart in a step."""
+        return -(-min(self.apart, self.sizes[0]) // self.width)
 
 
 def no_vmap(function: Callable[..., PyTree], in_axes: PyTree = 0) -> Callable[..., PyTree]:
@@ -210,7 +221,9 @@ def next_batch(
     def one(order: Array, part: Array) -> tuple[Array, Batch]:
         return _part(source, keys, t, part, order, over_chains)
 
-    order, batch = jax.lax.scan(one, order, jnp.arange(source.per_step, dtype=jnp.int32))
+    order, batch = jax.lax.scan(
+        one, order, jnp.arange(source.in_turn + source.num_apart, dtype=jnp.int32)
+    )
     if over_chains is not no_vmap:
         batch = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), batch)
     if source.needs_data:
@@ -227,13 +240,10 @@ def _part(
     over_chains: Callable[..., PyTree],
 ) -> tuple[Array, Batch]:
     """The order and batch `part` of step t: the stream's in turn, and then those apart from it."""
-    in_turn = source.per_step - source.apart
-    counter = t * in_turn + part
+    counter = t * source.in_turn + part
     if not source.apart:
         return _turn(source, keys, counter, order, over_chains)
-    apart = t * source.apart + part - in_turn
-    fresh = part >= in_turn
-    return _turn(source, keys, counter, order, over_chains, (fresh, apart))
+    return _turn(source, keys, counter, order, over_chains, (t, part - source.in_turn))
 
 
 def _turn(
@@ -246,7 +256,8 @@ def _turn(
 ) -> tuple[Array, Batch]:
     """The order and the batch when `counter` batches came before.
 
-    `apart`: whether it is drawn apart from the stream instead, and how many such came before.
+    `apart`: the step, and the number in it of a batch that is drawn apart from the stream instead;
+    of the stream's own batches that is below 0.
     """
     stream, sizes = source.stream, source.sizes
 
@@ -257,14 +268,14 @@ def _turn(
         rows = stream.rows(order, key, counter, *sizes)
         if apart is not None:
             # The rows are chosen and not the batches, so that each example is copied once.
-            rows = _either(apart[0], _rows_apart(key, apart[1], *sizes), rows)
+            rows = _either(apart[1] >= 0, _rows_apart(source, key, *apart), rows)
         return streams.gather(stream, rows, source.data)
 
     if stream.order is not None:
         # Outside the chains' vmap, or both branches would run at every step.
         opens = counter % stream.period(*sizes) == 0
         order = jax.lax.cond(
-            opens if apart is None else opens & ~apart[0],
+            opens if apart is None else opens & (apart[1] < 0),
             lambda old: over_chains(prepare)(keys),
             lambda old: old,
             order,
@@ -272,13 +283,15 @@ def _turn(
     return order, over_chains(pick)(order, keys)
 
 
-def _rows_apart(key: Key, counter: Array, data_size: int, batch_size: int) -> Rows:
-    """n rows drawn with replacement by numbers of their own; all N where n ≥ N."""
-    if batch_size >= data_size:
-        place = jnp.arange(batch_size, dtype=jnp.int32)
-        return Rows(place % data_size, None if batch_size == data_size else place < data_size)
-    own = jax.random.fold_in(key, APART)
-    return streams.rows_at(streams.with_replacement(), own, counter, data_size, batch_size)
+def _rows_apart(source: Source, key: Key, t: Array, number: Array) -> Rows:
+    """w rows drawn with replacement by numbers of their own, or the next w of all N once."""
+    data_size, width = source.sizes[0], source.width
+    room = source.num_apart * width
+    if room >= data_size:
+        place = number * width + jnp.arange(width, dtype=jnp.int32)
+        return Rows(place % data_size, None if room == data_size else place < data_size)
+    own = jax.random.fold_in(jax.random.fold_in(key, APART), number)
+    return streams.rows_at(streams.with_replacement(), own, t, data_size, width)
 
 
 def _either(first: Array, one: Rows, other: Rows) -> Rows:

@@ -265,20 +265,19 @@ def test_two_kicks_a_step_in_a_fixed_order():
 # --- replicas -------------------------------------------------------------------------------
 
 
-def one_of(stream, sizes, size, apart):
-    """Index, mask and share of a step's three batches, the last `apart` of them apart."""
-    data = jnp.arange(float(sizes[0]))
-    given = source.Source(stream, size, data, 3, False, apart)
+def one_of(stream, size, examples):
+    """Step 7's batches of 8 examples: two of the stream, and so many examples apart."""
+    given = source.Source(stream, size, jnp.arange(8.0), 3, False, examples)
     key, t = jax.random.key(5), jnp.asarray(7)
-    order = streams.order_at(stream, key, t * (3 - apart), *sizes)
+    order = streams.order_at(stream, key, 2 * t, 8, size)
     return key, t, source.next_batch(given, key, t, order, source.no_vmap)[1]
 
 
 @pytest.mark.parametrize("stream", [streams.reshuffled(), streams.cyclic(), streams.symmetric()])
 @pytest.mark.parametrize("size", [2, 3])
 def test_batches_apart_take_no_turn_of_the_stream(stream, size):
-    """Two batches of the stream in turn, and one that neither changes them nor is theirs."""
-    key, t, batch = one_of(stream, (8, size), size, apart=1)
+    """Two batches of the stream in turn, and two that neither change them nor are theirs."""
+    key, t, batch = one_of(stream, size, 2 * size)
     for i in range(2):
         rows = streams.rows_at(stream, key, 2 * t + i, 8, size)
         np.testing.assert_array_equal(batch.index[i], rows.index)
@@ -286,20 +285,32 @@ def test_batches_apart_take_no_turn_of_the_stream(stream, size):
             np.testing.assert_array_equal(batch.mask[i], rows.mask)
         if rows.share is not None:
             np.testing.assert_allclose(batch.share[i], rows.share)
-    own = jax.random.fold_in(key, source.APART)
-    apart = streams.rows_at(streams.with_replacement(), own, t, 8, size).index
-    np.testing.assert_array_equal(batch.index[2], apart)
-    assert batch.mask is None or bool(batch.mask[2].all())
-    assert batch.share is None or float(batch.share[2]) == 1
+    for i in range(2):
+        own = jax.random.fold_in(jax.random.fold_in(key, source.APART), i)
+        apart = streams.rows_at(streams.with_replacement(), own, t, 8, size).index
+        np.testing.assert_array_equal(batch.index[2 + i], apart)
+    assert batch.index.shape == (4, size)
+    assert batch.mask is None or bool(batch.mask[2:].all())
+    assert batch.share is None or np.all(np.asarray(batch.share[2:]) == 1)
     np.testing.assert_array_equal(batch.data, batch.index.astype(float))
 
 
-def test_a_batch_apart_of_all_is_all():
-    """n ≥ N: each example once, so that energies are exact."""
-    for size in (8, 11):
-        _, _, batch = one_of(streams.with_replacement(), (8, size), size, apart=1)
-        mask = np.ones(size, bool) if batch.mask is None else np.asarray(batch.mask[2])
-        assert sorted(np.asarray(batch.index[2])[mask]) == list(range(8))
+@pytest.mark.parametrize(("size", "count"), [(1, 8), (3, 3), (4, 2), (8, 1), (11, 1)])
+def test_batches_apart_with_room_for_all_the_data_hold_them(size, count):
+    """32 examples of 8: each once, so that energies are exact; what is left over is masked."""
+    _, _, batch = one_of(streams.with_replacement(), size, 32)
+    index = np.asarray(batch.index[2:])
+    mask = np.ones(index.shape, bool) if batch.mask is None else np.asarray(batch.mask[2:])
+    assert sorted(index[mask]) == list(range(8))
+    assert len(index) == count
+    target = seven()
+    kernel = sgmcmc.replica_exchange(sgmcmc.sgld(target, 0.1), (1.0, 2.0), swap_every=2)
+    positions = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7)))
+    batch = batch._replace(data=jnp.asarray(COLUMNS)[batch.index])
+    measured = kernel.measure(positions, kernel._swap_batch(batch))
+    direct = [target.potential(x, sgmcmc.Batch(jnp.asarray(COLUMNS))) for x in positions]
+    np.testing.assert_allclose(measured.energies, direct, rtol=1e-9)
+    assert np.all(np.asarray(measured.noise.variance) == 0)
 
 
 def test_the_variance_of_energies_is_that_of_the_batches_they_come_from():
@@ -321,9 +332,11 @@ def test_replicas_under_sweeps_are_no_hotter_than_promised():
     Of (Ũ − |x|²/2), the noise of the swap's batch at the position recorded, the mean is 0: of a
     batch of the sweep it would be −⟨x·ε⟩, many standard errors.
     """
-    inner = sgmcmc.baoab(seven(), None)
-    kernel = sgmcmc.replica_exchange(inner, (1.0, 2.0), swap_every=5)
-    made = run(kernel, dispersed(7), COLUMNS, time=25, h=0.5, batch_size=2)
+    many = sgmcmc.Posterior(_pushed, _standard, data_size=64)
+    kernel = sgmcmc.replica_exchange(sgmcmc.baoab(many, None), (1.0, 2.0), swap_every=5)
+    # Batches of 16 of 64, whose noise has variance 16 (64 − 16)/63; energies from 32.
+    rows = np.tile(COLUMNS, (8, 1)) / 2
+    made = run(kernel, dispersed(7), rows, time=25, h=0.5, batch_size=16)
     assert made.config["stream"] == "reshuffled"
     check_moments(made.draws, 1.0, bias=0.05, precision=0.06)
     noise = made.info.energy - np.sum(np.square(made.draws), axis=-1) / 2
