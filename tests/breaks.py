@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,11 +41,14 @@ def at_event(
         return trace
 
     before = sys.gettrace()
+    # What is collected of an earlier break would run lines of its own in the middle of this one.
+    gc.disable()
     sys.settrace(trace)
     try:
         yield seen
     finally:
         sys.settrace(before)
+        gc.enable()
 
 
 def each_line_once(seen: list[tuple[str, int]]) -> list[int]:
