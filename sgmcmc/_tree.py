@@ -33,8 +33,9 @@ class Method(_BoundMethod):  # type: ignore[misc]  # equinox's class has no publ
         return hash((id(self.__self__), self.__func__))
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Method) and self.__self__ is other.__self__
-        return same and self.__func__ is other.__func__  # type: ignore[attr-defined]
+        if not isinstance(other, Method):
+            return False
+        return self.__self__ is other.__self__ and self.__func__ is other.__func__
 
 
 class ByIdentity(eqx.Module):

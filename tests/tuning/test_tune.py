@@ -104,6 +104,18 @@ def test_rules_are_those_in_use():
     assert not missing
 
 
+def test_no_nan_stands_for_what_is_to_be_chosen():
+    """Under `jax_debug_nans` the same choice, to the bit; "auto" in the kernel's own words."""
+    untuned = sgmcmc.baoab(quadratic(), None, friction="auto")
+    _, plain = sgmcmc.tune(jax.random.key(0), untuned, jnp.zeros(3))
+    with jax.debug_nans(True):
+        checked = sgmcmc.baoab(quadratic(), None, friction="auto")
+        _, tuning = sgmcmc.tune(jax.random.key(0), checked, jnp.zeros(3))
+        sgmcmc.samadams(quadratic(), None)
+    assert tuning == plain
+    assert repr(checked) == "baoab(step_size=auto, friction=auto, minibatch)"
+
+
 def test_bad_input():
     key, posterior = jax.random.key(0), quadratic()
     untuned, start = sgmcmc.baoab(posterior, None), jnp.zeros(3)
