@@ -24,6 +24,12 @@ def named_leaves(tree: PyTree) -> list[tuple[str, PyTree]]:
     return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
+def shortened(text: str, most: int) -> str:
+    """`text`, or its beginning and its end where it has more than `most` characters."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
+
 def size(tree: PyTree) -> int:
     """The number of scalars in a pytree."""
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))

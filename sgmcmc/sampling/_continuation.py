@@ -18,10 +18,13 @@ from sgmcmc.loop._driver import AbstractJob, Facts, drive
 from sgmcmc.loop._start import begun, kept, placed
 from sgmcmc.sampling import _archive as archive
 from sgmcmc.sampling import _describe as describe
+from sgmcmc.sampling import _fingerprint as fingerprints
 from sgmcmc.sampling._draws import DrawnArrays, blank, collector, require_room
+from sgmcmc.kernels._base import require_kernel
 from sgmcmc.sampling._inputs import Request, total_steps, with_step
 from sgmcmc.sampling._plan import Settings, draws_until, next_piece
 from sgmcmc.sampling._run import AbstractContinuation, Frozen, NonFiniteError, Run, Unsaved
+from sgmcmc.streams import _streams as streams
 from sgmcmc.tuning._record import Tuning
 from sgmcmc.types import Array, Info, Key, PyTree
 
@@ -68,12 +71,12 @@ class Live(AbstractContinuation):
         return _finished(_Sampling(live, run), progress)
 
     def frozen(self) -> Frozen:
-        """The carry's arrays, and the kernel's fingerprint."""
+        """The carry's arrays, and the fingerprint of what the run reads."""
         carry = jax.tree.map(np.asarray, self.carry)
         position = carry.state.position
         return Frozen(
             leaves=jax.tree.leaves(carry),
-            fingerprint=describe.fingerprint(self.inputs.kernel),
+            fingerprint=fingerprints.fingerprint(self.inputs),
             position=position,
             plain_position=not archive.has_own_containers(archive.containers(position)),
         )
@@ -98,9 +101,11 @@ class Saved(AbstractContinuation):
         saved, config = self.contents, run.config
         if given.kernel is None:
             raise ValueError("kernel: got None; a loaded run needs the kernel that made it")
+        require_kernel(given.kernel)
+        fingerprints.require_x64_of(config["x64"])
         kernel = with_step(given.kernel, run.tuning)
-        if describe.fingerprint(kernel) != saved.fingerprint:
-            raise ValueError("kernel: its numbers or sub-steps are not those that made this run")
+        python = run.versions["python"]
+        fingerprints.require_kernel_of(saved.fingerprint, kernel, python)
         params = given.params
         if params is None:
             if not saved.plain_position:
@@ -116,12 +121,18 @@ class Saved(AbstractContinuation):
             params=params,
             data=given.data,
             batch_size=config["requested_batch_size"],
-            stream=config["stream"] or "full" if given.stream is None else given.stream,
-            settings=Settings(**{name: config[name] for name in Settings._fields}),
+            stream=_stream_of(config) if given.stream is None else given.stream,
+            settings=Settings(
+                **{name: config[name] for name in Settings._fields}
+                | {"chain_method": config["requested_chain_method"]}
+            ),
             collect=given.collect,
             reducers=given.reducers,
         )
         fresh = prepare(request)
+        given_fingerprint = fingerprints.fingerprint(fresh.inputs)
+        fingerprints.require_same(saved.fingerprint, given_fingerprint, python)
+        fingerprints.require_structure_of(saved.position, fresh.carry.state.position)
         leaves, structure = jax.tree.flatten(fresh.carry)
         if _shapes(leaves) != _shapes(saved.leaves):
             raise ValueError(
@@ -147,7 +158,7 @@ class Lost(AbstractContinuation):
 
     def frozen(self) -> Frozen:
         """Nothing."""
-        return Frozen([], "", (), True)
+        return Frozen([], {}, (), True)
 
 
 def prepare(request: Request, tuning: Tuning | None = None) -> Live:
@@ -171,7 +182,6 @@ def prepare(request: Request, tuning: Tuning | None = None) -> Live:
     chains = begun(
         start, settings.chain_method, keep, draw, request.reducers or {}, protect=protect
     )
-    settings = settings._replace(chain_method=chains.method)
     return Live(settings, chains.inputs, chains.carry, 0, settings.num_samples, request.key, tuning)
 
 
@@ -203,6 +213,18 @@ def load(path: str | Path) -> Run:
         continuation=Saved(frozen) if frozen.leaves else Lost(),
         **times,
     )
+
+
+def _stream_of(config: dict[str, Any]) -> str:
+    """The name of a run's stream, where the library has it."""
+    name = config["stream"] or "full"
+    try:
+        streams.from_name(name)
+    except ValueError:
+        raise ValueError(
+            f"stream: got None; this run's is {name!r}, one of your own: pass it as stream="
+        ) from None
+    return str(name)
 
 
 def _owed(run: Run, num_samples: int | None) -> int:

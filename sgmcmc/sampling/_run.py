@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
@@ -42,13 +43,13 @@ class Frozen(NamedTuple):
 
     Attributes:
         leaves: the carry's arrays; none where a chunk that broke off has taken them.
-        fingerprint: of the kernel that they belong to.
+        fingerprint: of the kernel, the data and the functions that they belong to.
         position: the positions among them, for their structure.
         plain_position: whether that is of dicts, lists and tuples alone.
     """
 
     leaves: list[np.ndarray]
-    fingerprint: str
+    fingerprint: Mapping[str, Any]
     position: PyTree
     plain_position: bool
 
@@ -62,7 +63,7 @@ class AbstractContinuation(ABC):
 
     @abstractmethod
     def frozen(self) -> Frozen:
-        """The carry's arrays and the kernel's fingerprint, which `Run.save` writes."""
+        """The carry's arrays and the fingerprint, which `Run.save` writes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -139,7 +140,14 @@ class Run(Generic[Draws]):
             A run with the draws of this one and the new ones.
 
         Raises:
-            ValueError: nothing is left to draw; `kernel` or `data` is missing or differs.
+            ValueError: nothing is left to draw; after `load`, something is missing or is not what
+                made the run, by name: the kernel's numbers, the code of its functions, the data
+                (content, not shapes alone), `stream`, `collect`, a reducer; or JAX's x64 is on at
+                one end only.
+
+        Warns:
+            UserWarning: the run was saved by another minor version of Python, whose bytecode is
+                another, so that functions' code is not compared.
         """
         given = Unsaved(kernel, params, data, stream, collect, reducers)
         return self.continuation.resume(self, num_samples, given, progress)
@@ -160,7 +168,11 @@ class Run(Generic[Draws]):
         return resample(self.draws, self.weights, key, num_samples)
 
     def save(self, path: str | Path) -> Path:
-        """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""
+        """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside.
+
+        A `path` that begins with "~" is in the user's home. All data are hashed, about a second a
+        gigabyte, so that `resume` knows them again.
+        """
         frozen = self.continuation.frozen()
         contents = {
             "draws": self.draws,

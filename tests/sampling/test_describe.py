@@ -9,7 +9,7 @@ import pytest
 
 import sgmcmc
 from sgmcmc import Posterior, gradients, metrics
-from sgmcmc.sampling._describe import fingerprint
+from sgmcmc.sampling._fingerprint import of_kernel as fingerprint
 
 SOURCE = """
 from typing import ClassVar
