@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc.types import PyTree
 
@@ -76,6 +77,7 @@ def read(run: RunLike) -> Draws:
     values, weights = given["draws"], given["weights"]
     if values is None or weights is None:
         values, weights, wall_time, evaluations = _from_arviz(run)
+    checks.on_host("diagnostics", values, weights)
     values = jax.tree.map(np.asarray, values)
     leaves = jax.tree.leaves(values)
     if not leaves:

@@ -17,6 +17,8 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
+from sgmcmc._diagnose import why_loss_not_finite, why_not_finite
+from sgmcmc._leaves import refuse_foreign
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.loop._driver import AbstractJob, Facts, drive
@@ -82,6 +84,8 @@ def fit(
         NonFiniteLossError: the loss was not finite, with the step; what was made until then
             is in `.fitted`. So it is with any other error that breaks a fit off.
     """
+    checks.on_host("fit", key, loss, params, data, optimizer)
+    refuse_foreign(params, "params", others=False)
     key = checks.typed_key(key)
     for name in ("init", "update"):
         if not callable(getattr(optimizer, name, None)):
@@ -122,13 +126,28 @@ def fit(
     fitted = drive(job, chunk_steps, progress)
     if job.bad or not bool(trees.all_finite(job.carry.params)):
         what = "the loss is" if job.bad else "the parameters are"
+        advice = _reason(inputs, moving) if job.steps <= 2 * epoch else None
+        advice = advice or "Try a smaller learning rate, and look for NaN in the data"
         raise NonFiniteLossError(
-            f"{what} not finite at step {job.steps - 1} of {total} (steps count from 0). Try "
-            "a smaller learning rate, and look for NaN in the data. The trace of the loss is in "
-            "this error's `.fitted.losses`.",
+            f"{what} not finite at step {job.steps - 1} of {total} (steps count from 0). {advice}. "
+            "The trace of the loss is in this error's `.fitted.losses`.",
             fitted,
         )
     return fitted
+
+
+def _reason(inputs: FitInputs, moving: PyTree) -> str | None:
+    """What was not finite at the start, of the first replica where there are several."""
+    loss, key = inputs.loss, inputs.loss_key
+    if inputs.replicated:
+        moving, key = jax.tree.map(lambda x: x[0], moving), key[0]
+    params = eqx.combine(moving, loss.fixed)
+    if isinstance(loss.function, Posterior):
+        plain = all(eqx.is_inexact_array(x) for x in jax.tree.leaves(params))
+        return why_not_finite(loss.function, params, inputs.data) if plain else None
+    if inputs.data is None:
+        return why_loss_not_finite(lambda p: loss(p, None, key), moving)
+    return why_loss_not_finite(lambda p, rows: loss(p, Batch(rows), key), moving, inputs.data)
 
 
 def _total(num_steps: int | None, num_epochs: int | None, epoch: int, data: PyTree) -> int:

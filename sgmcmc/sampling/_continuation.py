@@ -13,14 +13,15 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
+from sgmcmc._diagnose import why_not_finite
+from sgmcmc.kernels._base import require_kernel
 from sgmcmc.loop._chunk import NO_STEP, Carry, Inputs, Piece, Recorded, run_chunk
 from sgmcmc.loop._driver import AbstractJob, Facts, drive
-from sgmcmc.loop._start import begun, kept, placed
+from sgmcmc.loop._start import begun, derive, kept, placed, positions
 from sgmcmc.sampling import _archive as archive
 from sgmcmc.sampling import _describe as describe
 from sgmcmc.sampling import _fingerprint as fingerprints
 from sgmcmc.sampling._draws import DrawnArrays, blank, collector, require_room
-from sgmcmc.kernels._base import require_kernel
 from sgmcmc.sampling._inputs import Request, total_steps, with_step
 from sgmcmc.sampling._plan import Settings, draws_until, next_piece
 from sgmcmc.sampling._run import AbstractContinuation, Frozen, NonFiniteError, Run, Unsaved
@@ -42,6 +43,7 @@ class Live(AbstractContinuation):
         carry: where the chains stand after `steps` steps.
         goal: draws with which the run is complete: what was asked for, or, once a `total_time`
             is covered, what that took.
+        params: what the chains began with, as it was given.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class Live(AbstractContinuation):
     goal: int
     key: Key
     tuning: Tuning | None = None
+    params: PyTree = None
 
     def run(self, progress: bool) -> Run:
         """Make all draws, from step 0 on; the carry is used up."""
@@ -182,7 +185,16 @@ def prepare(request: Request, tuning: Tuning | None = None) -> Live:
     chains = begun(
         start, settings.chain_method, keep, draw, request.reducers or {}, protect=protect
     )
-    return Live(settings, chains.inputs, chains.carry, 0, settings.num_samples, request.key, tuning)
+    return Live(
+        settings,
+        chains.inputs,
+        chains.carry,
+        0,
+        settings.num_samples,
+        request.key,
+        tuning,
+        request.params,
+    )
 
 
 def load(path: str | Path) -> Run:
@@ -365,15 +377,30 @@ def _finished(job: _Sampling, progress: bool) -> Run:
     if job.settings.must_stop(job.failed):
         lost = np.flatnonzero(job.failed >= 0)
         chain = int(lost[np.argmin(job.failed[lost])])
+        why = _reason(job.live, chain, int(job.failed[chain])) or (
+            f"(steps count from 0, burn-in included); so are {lost.size} of {job.failed.size} "
+            f"chains by step {job.steps}. Try a smaller step_size, look for NaN in the data, "
+            'or keep the other chains with on_nonfinite="stop_chain"'
+        )
         raise NonFiniteError(
-            f"chain {chain} is not finite from step {job.failed[chain]} on (steps count from 0, "
-            f"burn-in included); so are {lost.size} of {job.failed.size} chains by step "
-            f"{job.steps}. Try a smaller step_size, look for NaN in the data, "
-            'or keep the other chains with on_nonfinite="stop_chain". '
+            f"chain {chain} is not finite from step {job.failed[chain]} on {why}. "
             "The run so far is in this error's `.run`.",
             run,
         )
     return run
+
+
+def _reason(live: Live, chain: int, step: int) -> str | None:
+    """What was not finite at a chain's start, where it failed before it had seen all data twice."""
+    program, posterior = live.inputs.program, live.inputs.kernel.posterior
+    epoch = program.stream.period(program.data_size, program.batch_size) if program.data_size else 1
+    if posterior is None or step > 2 * epoch:
+        return None
+    start_keys = derive(live.key, live.settings.num_chains)[0]
+    starts, _ = positions(start_keys, live.inputs.kernel, live.params, live.inputs.data)
+    start = jax.tree.map(lambda x: x[chain], starts)
+    said = why_not_finite(posterior, start, live.inputs.data)
+    return None if said is None else f"(of its start): {said}"
 
 
 class _Spent(NamedTuple):

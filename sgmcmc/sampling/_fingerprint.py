@@ -16,8 +16,8 @@ import operator
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ LIBRARIES = {
 # The flag of a code object whose first constant is its docstring, from Python 3.13 on.
 CO_HAS_DOCSTRING = 0x4000000
 
-Print = dict[str, list[str]]
+Print: TypeAlias = Mapping[str, list[str]]
 """{part: [hash, hash without code, words]}: parts are "kernel", "data/x", "reducers/m", …"""
 
 
@@ -69,7 +69,7 @@ def fingerprint(inputs: Inputs) -> Print:
     return parts
 
 
-def of_kernel(kernel: AbstractKernel) -> Print:
+def of_kernel(kernel: AbstractKernel) -> dict[str, list[str]]:
     """Of a kernel's numbers and structure, and of the functions of its targets, apart."""
     reader = _Reader()
     traits = [item for item in kernel.traits._asdict().items() if item[1] is not None]
@@ -358,8 +358,8 @@ def _of_array(value: Any) -> Mark:
     array = np.ascontiguousarray(np.asarray(value))
     if array.dtype == object:
         return _joined("array", repr(array.tolist()))
-    content = hashlib.blake2b(array.reshape(-1).view(np.uint8), digest_size=20).digest()
-    return _joined("array", kind, f"{array.dtype} {np.shape(value)}", content)
+    content = hashlib.blake2b(memoryview(array.reshape(-1).view(np.uint8)), digest_size=20)
+    return _joined("array", kind, f"{array.dtype} {np.shape(value)}", content.digest())
 
 
 def _starts_with_docstring(code: types.CodeType) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 import jax
 import numpy as np
 
+from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc.sampling import _archive as archive
 from sgmcmc.tuning._record import Tuning
@@ -49,7 +50,7 @@ class Frozen(NamedTuple):
     """
 
     leaves: list[np.ndarray]
-    fingerprint: Mapping[str, Any]
+    fingerprint: Mapping[str, list[str]]
     position: PyTree
     plain_position: bool
 
@@ -149,6 +150,7 @@ class Run(Generic[Draws]):
             UserWarning: the run was saved by another minor version of Python, whose bytecode is
                 another, so that functions' code is not compared.
         """
+        checks.on_host("resume", kernel, params, data)
         given = Unsaved(kernel, params, data, stream, collect, reducers)
         return self.continuation.resume(self, num_samples, given, progress)
 

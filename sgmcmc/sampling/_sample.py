@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sgmcmc import _checks as checks
 from sgmcmc.kernels._base import require_kernel
 from sgmcmc.sampling._continuation import prepare
 from sgmcmc.sampling._inputs import Request, choice_of_step, most_draws, with_step
@@ -85,6 +86,7 @@ def sample(
         FloatingPointError: with `step_size=None`, no step was found that stays finite.
         NonFiniteError: a chain diverged, with chain and step, and the run so far in `.run`.
     """
+    checks.on_host("sample", key, kernel, params, data)
     require_kernel(kernel)
     if num_samples is None:
         num_samples = 1_000 if total_time is None else most_draws(kernel, num_burnin, thinning)
