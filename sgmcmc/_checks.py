@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 import operator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,10 @@ def on_host(name: str, *given: object) -> None:
         given: its arguments: traced leaves say that they are, and so do values that the
             functions among them close over.
     """
-    leaves = jax.tree.leaves(given, is_leaf=lambda x: isinstance(x, Partial))
-    leaves = [*leaves, *jax.tree.leaves(given)]
-    cells = jax.tree.leaves([_closed_over(leaf) for leaf in leaves])
+    # Iterators are leaves, of which JAX would warn; others refuse them by name.
+    functions = jax.tree.leaves(given, is_leaf=lambda x: isinstance(x, Partial | Iterator))
+    leaves = jax.tree.leaves(given, is_leaf=lambda x: isinstance(x, Iterator)) + functions
+    cells = [value for leaf in leaves for value in _closed_over(leaf)]
     # Under jit, unlike vmap, constants are traced too.
     leaves += [*cells, jnp.zeros(())]
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):

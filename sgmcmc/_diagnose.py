@@ -69,11 +69,11 @@ def _first_of(
 def _of_term(name: str, term: Callable[..., Array], position: PyTree, data: PyTree) -> str | None:
     """What is wrong with one term of U, in words."""
     if data is None:
-        value = float(eqx.filter_jit(term)(position))
+        value = float(eqx.filter_jit(lambda p: term(p))(position))
         if not np.isfinite(value):
             shown = value if name == "loss" else -value
             return f"{name}: it is {shown} at the start; begin inside its support"
-        gradient = eqx.filter_jit(jax.grad(term))(position)
+        gradient = eqx.filter_jit(lambda p: jax.grad(term)(p))(position)
         paths = [p for p, g in trees.named_leaves(gradient) if not bool(jnp.isfinite(g).all())]
         where = f" in leaf {trees.shortened(paths[0], 40)}" if paths else ""
         return f"{name}: at the start {GRADIENT}{where}" if paths else None
@@ -112,7 +112,7 @@ def _flags(
     term: Callable[..., Array], position: PyTree, data: PyTree
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Which examples of each block are not finite."""
-    evaluate = eqx.filter_jit(term)
+    evaluate = eqx.filter_jit(lambda p, rows: term(p, rows))
     singly = eqx.filter_jit(
         lambda p, rows: jax.lax.map(lambda row: jnp.mean(term(p, _one(row))), rows)
     )

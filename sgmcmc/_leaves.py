@@ -63,10 +63,10 @@ def require_arrays(data: PyTree) -> None:
                 f"data: leaf {shortened(path, 40)} is {shortened(str(dtype), 60)}; expected "
                 f"numbers{hint}"
             )
-        if isinstance(leaf, np.ma.MaskedArray) and np.ma.getmaskarray(leaf).any():
+        if isinstance(leaf, np.ma.MaskedArray):
             raise ValueError(
-                f"data: leaf {shortened(path, 40)} is a masked array, whose mask JAX drops; pass "
-                "x.filled(…) and the mask as a leaf of its own, or leave those rows out"
+                f"data: leaf {shortened(path, 40)} is a masked array, which JAX does not take; "
+                "pass x.filled(…) and the mask as a leaf of its own, or leave those rows out"
             )
         if np.ndim(leaf) and not len(leaf):
             raise ValueError(
@@ -89,8 +89,13 @@ def refuse_foreign(tree: PyTree, name: str, *, others: bool = True) -> None:
 
 
 def _named(tree: PyTree) -> list[tuple[str, Any]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_sparse)
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_whole)
     return [(path_name(path), leaf) for path, leaf in leaves]
+
+
+def _is_whole(x: Any) -> bool:
+    """Whether it counts as one leaf here: JAX warns of iterators, and takes sparse ones apart."""
+    return isinstance(x, Iterator) or _is_sparse(x)
 
 
 def _is_sparse(x: Any) -> bool:

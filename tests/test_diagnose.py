@@ -1,5 +1,9 @@
 """What is not finite at a start is named: prior, likelihood and its first example, gradient."""
 
+# ruff: noqa: E501 (tables, a row a line)
+
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,8 +79,6 @@ def test_what_is_not_finite_at_the_start(name):
     if message is None:
         assert said is None
         return
-    import re
-
     assert re.search(message, said)
     assert len(said) <= 200
 
@@ -90,17 +92,22 @@ def test_an_error_within_explains_nothing():
 BAD = with_y(_7=np.nan)
 TARGET = Posterior(normal, flat, data_size=N)
 START = {"w": jnp.ones(())}
-KEY = jax.random.key(0)
+
+
+def key():
+    return jax.random.key(0)
+
+
 SAID = "1 of 2,500 examples, first at index 7: NaN in the data, leaf y"
 RUNS = {
     "sample": lambda: sgmcmc.sample(
-        KEY, sgmcmc.sgld(TARGET, 1e-5), START, BAD, batch_size=500, num_chains=2, progress=False),
-    "sample(None)": lambda: sgmcmc.sample(KEY, sgmcmc.sgld(TARGET, None), START, BAD),
-    "find_mode": lambda: sgmcmc.optim.find_mode(KEY, TARGET, START, BAD, num_steps=5),
+        key(), sgmcmc.sgld(TARGET, 1e-5), START, BAD, batch_size=500, num_chains=2, progress=False),
+    "sample(None)": lambda: sgmcmc.sample(key(), sgmcmc.sgld(TARGET, None), START, BAD),
+    "find_mode": lambda: sgmcmc.optim.find_mode(key(), TARGET, START, BAD, num_steps=5),
     "fit": lambda: sgmcmc.optim.fit(
-        KEY, TARGET, START, BAD, optimizer=optax.sgd(1e-3), num_steps=5, progress=False),
+        key(), TARGET, START, BAD, optimizer=optax.sgd(1e-3), num_steps=5, progress=False),
     "fit of a loss": lambda: sgmcmc.optim.fit(
-        KEY, lambda p, b: -jnp.mean(normal(p, b)), START, BAD, optimizer=optax.sgd(1e-3),
+        key(), lambda p, b: -jnp.mean(normal(p, b)), START, BAD, optimizer=optax.sgd(1e-3),
         num_steps=5, progress=False),
 }  # fmt: skip
 
@@ -117,10 +124,10 @@ def test_the_chain_that_failed_is_looked_at():
     """Two of three starts are inside the support; the run and its steps come with the error."""
     target = Posterior.from_log_density(positive)
     with pytest.raises(
-        sgmcmc.NonFiniteError, match="chain 1 is .* step 0 on .*log_prior"
+        sgmcmc.NonFiniteError, match=r"chain 1 is .* step 0 on .*log_prior"
     ) as caught:
         sgmcmc.sample(
-            KEY, sgmcmc.sgld(target, 1e-6), {"w": jnp.array([1.0, -1.0, 1.0])}, num_chains=3,
+            key(), sgmcmc.sgld(target, 1e-6), {"w": jnp.array([1.0, -1.0, 1.0])}, num_chains=3,
             num_burnin=0, num_samples=4, progress=False,
         )  # fmt: skip
     assert caught.value.run.stopped == {1: 0}
@@ -146,13 +153,15 @@ LABELS = {
 def test_labels_out_of_range_are_refused_before_a_run(name):
     """Where data enter, in sampling and in training, with the range allowed and the way there."""
     model, data, message = LABELS[name]
-    posterior, start = model.posterior(30), model.init(KEY)
+    posterior, start = model.posterior(30), model.init(key())
     given = {"optimizer": optax.sgd(0.1), "num_steps": 1, "progress": False}
     for run in (
-        lambda: sgmcmc.sample(KEY, sgmcmc.sgld(posterior, 0.01), start, data),
-        lambda: sgmcmc.sample(KEY, sgmcmc.sgld(posterior.localized(start, 1.0), None), start, data),
-        lambda: sgmcmc.optim.find_mode(KEY, posterior, start, data),
-        lambda: sgmcmc.optim.fit(KEY, posterior, start, data, **given),
+        lambda: sgmcmc.sample(key(), sgmcmc.sgld(posterior, 0.01), start, data),
+        lambda: sgmcmc.sample(
+            key(), sgmcmc.sgld(posterior.localized(start, 1.0), None), start, data
+        ),
+        lambda: sgmcmc.optim.find_mode(key(), posterior, start, data),
+        lambda: sgmcmc.optim.fit(key(), posterior, start, data, **given),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             run()

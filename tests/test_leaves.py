@@ -3,6 +3,8 @@
 Other packages' classes are stand-ins with the names of their packages: none is imported.
 """
 
+# ruff: noqa: E501 (tables, a row a line)
+
 import dataclasses
 
 import jax
@@ -154,8 +156,8 @@ def test_fit_and_find_mode_say_the_same(name):
 
 
 def test_what_holds_numbers_is_taken():
-    """Memory maps' like, masked arrays without a mask, bfloat16, integers and booleans are data."""
-    data = {"x": np.ma.masked_less(X, 0), "y": Y, "b": Y > 2, "h": jnp.asarray(Y, jnp.bfloat16)}
+    """float64, bfloat16 and booleans are data, NumPy's or JAX's."""
+    data = {"x": X.astype(np.float64), "y": Y, "b": Y > 2, "h": jnp.asarray(Y, jnp.bfloat16)}
     assert sample(data=data).draws["w"].shape == (4, 2, 2)
 
 

@@ -396,7 +396,7 @@ def _reason(live: Live, chain: int, step: int) -> str | None:
     epoch = program.stream.period(program.data_size, program.batch_size) if program.data_size else 1
     if posterior is None or step > 2 * epoch:
         return None
-    start_keys = derive(live.key, live.settings.num_chains)[0]
+    start_keys = derive(jax.random.clone(live.key), live.settings.num_chains)[0]
     starts, _ = positions(start_keys, live.inputs.kernel, live.params, live.inputs.data)
     start = jax.tree.map(lambda x: x[chain], starts)
     said = why_not_finite(posterior, start, live.inputs.data)

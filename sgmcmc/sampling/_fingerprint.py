@@ -7,6 +7,7 @@ a function may be renamed and saved runs still go on. Functions of libraries cou
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import dis
 import functools
@@ -30,6 +31,7 @@ from sgmcmc.kernels._base import AbstractKernel
 from sgmcmc.loop._chunk import Inputs
 from sgmcmc.loop._start import whole
 from sgmcmc.sampling import _archive as archive
+from sgmcmc.streams import _streams as streams
 from sgmcmc.streams._streams import Stream
 from sgmcmc.types import PyTree
 
@@ -172,9 +174,10 @@ SAID = {
 
 def _of_stream(reader: _Reader, stream: Stream) -> Mark:
     """Streams of the library count by their name, one's own by what they do."""
-    if _is_library(stream.rows.__module__):
-        return _joined("stream", stream.name)
-    return _joined("stream", reader.read(stream._replace(name="")))
+    with contextlib.suppress(ValueError):  # the library has none of this name
+        if streams.from_name(stream.name) == stream:
+            return _joined("stream", stream.name)
+    return _joined("own stream", reader.read(stream._replace(name="")))
 
 
 def _words(value: Any = None) -> str:

@@ -1,5 +1,7 @@
 """What a loaded run knows again: data by content, functions by what they do, and what it says."""
 
+# ruff: noqa: E501 (tables, a row a line)
+
 import dataclasses
 import functools
 import textwrap
@@ -256,7 +258,7 @@ def test_a_stream_of_ones_own_is_compared_by_what_it_does(tmp_path):
     )  # fmt: skip
     loaded = sgmcmc.load(run.save(tmp_path / "run"))
     given = {"kernel": KERNEL, "data": PROBLEM.data, "progress": False}
-    with pytest.raises(ValueError, match="stream: got None; .*'mine', one of your own"):
+    with pytest.raises(ValueError, match=r"stream: got None; .*'mine', one of your own"):
         loaded.resume(2, **given)
     with pytest.raises(ValueError, match="stream: not the one that made this run"):
         loaded.resume(2, stream=other, **given)
