@@ -59,10 +59,10 @@ def require_floating(tree: PyTree, name: str) -> None:
         ValueError: there is no leaf.
         TypeError: a leaf is not a floating array; the message names its path.
     """
+    foreign.refuse_foreign(tree, name)
     leaves = named_leaves(tree)
     if not leaves:
         raise ValueError(f"{name}: got a pytree without leaves; expected floating arrays")
-    foreign.refuse_foreign(tree, name)
     for path, leaf in leaves:
         path = trees.shortened(path, 40)
         dtype = getattr(leaf, "dtype", None)

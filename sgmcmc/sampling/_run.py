@@ -172,8 +172,8 @@ class Run(Generic[Draws]):
     def save(self, path: str | Path) -> Path:
         """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside.
 
-        A `path` that begins with "~" is in the user's home. All data are hashed, about two seconds a
-        gigabyte, so that `resume` knows them again.
+        A `path` that begins with "~" is in the user's home. All data are hashed, about two
+        seconds a gigabyte, so that `resume` knows them again.
         """
         frozen = self.continuation.frozen()
         contents = {
