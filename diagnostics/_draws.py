@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
+from sgmcmc import _checks as checks
 from sgmcmc.sampling._evaluate import BLOCK_BYTES as BLOCK_BYTES
 from sgmcmc.sampling._evaluate import evaluate as evaluate
 from sgmcmc.types import PyTree
@@ -73,6 +74,7 @@ def read(run: RunLike) -> Draws:
     values, weights = given["draws"], given["weights"]
     if values is None or weights is None:
         values, weights, wall_time, evaluations = _from_arviz(run)
+    checks.on_host("diagnostics", values, weights)
     values = jax.tree.map(np.asarray, values)
     leaves = jax.tree.leaves(values)
     if not leaves:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from sgmcmc.types import Array, PyTree
@@ -24,8 +26,8 @@ def categorical(predict: Callable[..., PyTree], params: PyTree, batch: PyTree) -
     Args:
         predict: `(params, x) -> logits (n, k)`.
         params: what `predict` takes.
-        batch: (x, y) with integer labels y (n,) in 0 … k−1. A label outside gives NaN,
-            which the sampler reports.
+        batch: (x, y) with integer labels y (n,) in 0 … k−1. A label outside gives NaN; the
+            models refuse such labels where a run begins (`Labels`).
 
     Raises:
         TypeError: the labels are not integers.
@@ -49,6 +51,34 @@ def categorical(predict: Callable[..., PyTree], params: PyTree, batch: PyTree) -
     return jnp.where((y >= 0) & (y < k), values, jnp.nan)
 
 
+class Labels(eqx.Module):
+    """`data -> None`: raises unless the integer labels of (x, y) are in 0 … `num_classes` − 1."""
+
+    num_classes: int = eqx.field(static=True)
+
+    def __call__(self, data: PyTree) -> None:
+        """Look at all labels, on the host.
+
+        Raises:
+            ValueError: a label is outside; the first one is named, and what may be done.
+        """
+        y, k = np.asarray(data[1]) if _is_pair(data) else np.zeros(0), self.num_classes
+        bad = (y < 0) | (y >= k)
+        if not np.issubdtype(y.dtype, np.integer) or not bad.any():
+            return  # other types and shapes are refused by the likelihood
+        least, most = int(y.min()), int(y.max())
+        if (least, most) == (1, k):
+            hint = "subtract 1"
+        elif k == 2 and set(np.unique(y)) == {-1, 1}:
+            hint = "(y + 1) // 2"
+        else:
+            hint = "leave out examples that are to be ignored, or mask them in your own likelihood"
+        raise ValueError(
+            f"y: label {int(y[bad][0])} at index {int(np.argmax(bad))}, and {int(bad.sum()):,} of "
+            f"{y.size:,} outside; they run from {least} to {most}, allowed: 0 … {k - 1} ({hint})"
+        )
+
+
 def normal(predict: Callable[..., PyTree], params: PyTree, batch: PyTree) -> Array:
     """log N(y; mean, scale²) with (mean, scale) = predict(params, x), in nats: (n,).
 
@@ -70,13 +100,17 @@ def normal(predict: Callable[..., PyTree], params: PyTree, batch: PyTree) -> Arr
     return -0.5 * z**2 - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
 
 
+def _is_pair(batch: PyTree) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) == 2
+
+
 def split_batch(batch: PyTree) -> tuple[PyTree, Array]:
     """The pair (x, y) that a batch is.
 
     Raises:
         ValueError: it is anything else.
     """
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+    if not _is_pair(batch):
         size = f" of length {len(batch)}" if isinstance(batch, (tuple, list)) else ""
         raise ValueError(f"data: got a {type(batch).__name__}{size}; expected the pair (x, y)")
     return batch[0], jnp.asarray(batch[1])

@@ -25,6 +25,8 @@ class Model(NamedTuple):
             targets without data, whose whole log density is `log_prior`.
         log_prior: `params -> ()`, in nats, up to a constant.
         exact_posterior: `*data -> (mean, covariance)` where it is known, else None.
+        check_data: `data -> None`, which raises a ValueError where data do not fit, as labels
+            out of range; see `Posterior`. Default None.
 
     The builders of `sgmcmc.models` make every one of these a `jax.tree_util.Partial` or an
     equinox module whose numbers are leaves: models that differ in numbers alone share a
@@ -46,6 +48,7 @@ class Model(NamedTuple):
     log_likelihood: Callable[..., PyTree] | None
     log_prior: Callable[..., PyTree]
     exact_posterior: Callable[..., PyTree] | None = None
+    check_data: Callable[..., None] | None = None
 
     def posterior(
         self, data_size: int | None = None, *, likelihood_power: float | jax.Array = 1.0
@@ -73,6 +76,7 @@ class Model(NamedTuple):
             self.log_prior,
             data_size=data_size,
             likelihood_power=likelihood_power,
+            check_data=self.check_data,
         )
 
     def exact(self, *data: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -93,6 +93,7 @@ def mlp(
             predict=network,
             log_likelihood=Partial(likelihoods.categorical, network),
             log_prior=log_prior,
+            check_data=likelihoods.Labels(sizes[-1]),
         )
     if sizes[-1] != 1:
         raise ValueError(f"sizes: got {sizes[-1]} outputs; a gaussian likelihood has 1")
@@ -211,6 +212,7 @@ def cnn(
         predict=predict,
         log_likelihood=Partial(likelihoods.categorical, predict),
         log_prior=priors.as_prior(prior),
+        check_data=likelihoods.Labels(num_classes),
     )
 
 

@@ -180,6 +180,7 @@ def logistic_regression(
         predict=predict,
         log_likelihood=Partial(likelihoods.categorical, predict),
         log_prior=priors.normal(prior_scale),
+        check_data=likelihoods.Labels(num_classes),
     )
 
 

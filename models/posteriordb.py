@@ -108,7 +108,7 @@ def load(folder: str | Path, name: str) -> Problem:
     """
     if name not in POSTERIORS:
         raise ValueError(f"name: got {name!r}; allowed: {', '.join(POSTERIORS)}")
-    text = (Path(folder) / f"{name}.data.json").read_text("utf-8")
+    text = (Path(folder).expanduser() / f"{name}.data.json").read_text("utf-8")
     return POSTERIORS[name](json.loads(text))
 
 
@@ -118,7 +118,7 @@ def reference_draws(folder: str | Path, name: str) -> dict[str, np.ndarray]:
     Raises:
         FileNotFoundError: the file is not there.
     """
-    with np.load(Path(folder) / f"{name}.draws.npz", allow_pickle=False) as file:
+    with np.load(Path(folder).expanduser() / f"{name}.draws.npz", allow_pickle=False) as file:
         return gather([str(n) for n in file["names"]], file["draws"])
 
 

@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import operator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
+from sgmcmc import _leaves as foreign
 from sgmcmc import _tree as trees
 from sgmcmc._tree import leading_axis, named_leaves
 from sgmcmc.types import Array, Key, PyTree
+
+
+def on_host(name: str, *given: object) -> None:
+    """Raise a TypeError where `name`, which runs on the host, is called under jit or vmap.
+
+    Args:
+        name: of the function.
+        given: its arguments: traced leaves say that they are, and so do values that the
+            functions among them close over.
+    """
+    # Iterators are leaves, of which JAX would warn; others refuse them by name.
+    functions = jax.tree.leaves(given, is_leaf=lambda x: isinstance(x, Partial | Iterator))
+    leaves = jax.tree.leaves(given, is_leaf=lambda x: isinstance(x, Iterator)) + functions
+    cells = [value for leaf in leaves for value in _closed_over(leaf)]
+    # Under jit, unlike vmap, constants are traced too.
+    leaves += [*cells, jnp.zeros(())]
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise TypeError(
+            f"{name}: it runs on the host, and cannot be traced by jit, vmap, grad or scan; call "
+            "it outside of them, one call each, or vmap kernel.step in a loop of your own"
+        )
+
+
+def _closed_over(leaf: object) -> list[object]:
+    """What a function, or the function of a `Partial`, has in its closure."""
+    function = leaf.func if isinstance(leaf, Partial) else leaf
+    if not inspect.isfunction(function):
+        return []
+    found: list[object] = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a name that is not bound yet
+            found.append(cell.cell_contents)
+    return found
 
 
 def require_floating(tree: PyTree, name: str) -> None:
@@ -22,10 +59,12 @@ def require_floating(tree: PyTree, name: str) -> None:
         ValueError: there is no leaf.
         TypeError: a leaf is not a floating array; the message names its path.
     """
+    foreign.refuse_foreign(tree, name)
     leaves = named_leaves(tree)
     if not leaves:
         raise ValueError(f"{name}: got a pytree without leaves; expected floating arrays")
     for path, leaf in leaves:
+        path = trees.shortened(path, 40)
         dtype = getattr(leaf, "dtype", None)
         if dtype is None and isinstance(leaf, float):
             continue
@@ -36,7 +75,10 @@ def require_floating(tree: PyTree, name: str) -> None:
                 "(keep counts, keys and batch-norm statistics elsewhere)"
             )
         if math.prod(leaf.shape) == 0:
-            raise ValueError(f"{name}: leaf {path} is empty, shape {tuple(leaf.shape)}")
+            raise ValueError(
+                f"{name}: leaf {path} is empty, shape {tuple(leaf.shape)}; put None in its place "
+                "(a pytree without a leaf), or leave it out"
+            )
 
 
 def require_same_structure(tree: PyTree, like: PyTree, name: str, like_name: str) -> None:
@@ -45,13 +87,12 @@ def require_same_structure(tree: PyTree, like: PyTree, name: str, like_name: str
     structures: list[PyTree] = [jax.tree.structure(tree), jax.tree.structure(like)]
     if structures[0] != structures[1]:
         odd = sorted({p for p, _ in given} ^ {p for p, _ in wanted})
-        raise ValueError(
-            f"{name}: its tree differs from that of {like_name} at {odd or 'its containers'}"
-        )
+        where = trees.listed([repr(path) for path in odd]) or "its containers"
+        raise ValueError(f"{name}: its tree differs from that of {like_name} at {where}")
     for (path, leaf), (_, other) in zip(given, wanted, strict=True):
         if jnp.shape(leaf) != jnp.shape(other):
             raise ValueError(
-                f"{name}: leaf {path} has shape {jnp.shape(leaf)}; "
+                f"{name}: leaf {trees.shortened(path, 40)} has shape {jnp.shape(leaf)}; "
                 f"{like_name} has {jnp.shape(other)} there"
             )
 
@@ -104,17 +145,19 @@ def check_data(data: PyTree, data_size: int | None) -> None:
     """Raise a ValueError unless `data` has `data_size` examples."""
     length = leading_axis(data)
     if data_size is not None and length != data_size:
-        named = ", ".join(path for path, _ in trees.named_leaves(data))
+        names = [path for path, _ in trees.named_leaves(data)]
+        rows = isinstance(data, list) and len(data) == data_size
+        hint = "; a list counts as so many leaves: np.stack it" if rows else ""
         raise ValueError(
-            f"data: leaves {named} have {length} examples, but the posterior was built "
-            f"with data_size={data_size}"
+            f"data: leaves {trees.listed(names)} have {length} examples, but the posterior was "
+            f"built with data_size={data_size}{hint}"
         )
 
 
 def at_least_one(value: PyTree, name: str) -> None:
     """Raise a TypeError unless `value` is an integer, a ValueError unless it is ≥ 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: got {value!r}; expected an integer ≥ 1")
+        raise TypeError(f"{name}: got {trees.told(value)}; expected an integer ≥ 1")
     if value < 1:
         raise ValueError(f"{name}: got {value}; allowed: an integer ≥ 1")
 
@@ -170,7 +213,7 @@ def count(value: PyTree, name: str, *, least: int = 1) -> int:
         ValueError: below `least`.
     """
     if isinstance(value, bool) or not _is_index(value):
-        raise TypeError(f"{name}: got {value!r}; expected an integer ≥ {least}")
+        raise TypeError(f"{name}: got {trees.told(value)}; expected an integer ≥ {least}")
     if value < least:
         raise ValueError(f"{name}: got {value}; allowed: at least {least}")
     return int(value)
@@ -185,10 +228,26 @@ def _is_index(value: PyTree) -> bool:
     return True
 
 
+def lacking(value: object, contract: type, where: str) -> str:
+    """What an object lacks that should be one of `contract`, for the end of a message.
+
+    Args:
+        value: what was given in its place.
+        contract: the abstract class.
+        where: the public module that has it.
+    """
+    if isinstance(value, type) or inspect.isfunction(value):
+        return f", called: {trees.shortened(value.__name__, 30)}(…)"
+    wanted = sorted(contract.__abstractmethods__)  # type: ignore[attr-defined]
+    absent = [name for name in wanted if name not in dir(type(value))]
+    has_no = f"; it has no {', '.join(absent)}" if absent else ""
+    return f", or a subclass of {where}.{contract.__name__}{has_no}"
+
+
 def choice(value: PyTree, name: str, allowed: tuple[str, ...]) -> None:
     """Raise a ValueError unless `value` is one of `allowed`."""
     if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
+        raise ValueError(f"{name}: got {trees.told(value)}; allowed: {', '.join(allowed)}")
 
 
 def positive_scalar(value: PyTree, name: str) -> Array:
@@ -203,5 +262,5 @@ def positive_scalar(value: PyTree, name: str) -> Array:
         except TypeError:
             fine = False
         if not fine:
-            raise ValueError(f"{name}: got {value!r}; expected a finite number > 0")
+            raise ValueError(f"{name}: got {trees.told(value)}; expected a finite number > 0")
     return jnp.asarray(value, float)

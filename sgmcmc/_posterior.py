@@ -34,6 +34,9 @@ class Posterior(ByIdentity):
         data_size: N, the number of examples in the full data.
         likelihood_power: λ ≥ 0, multiplies the log likelihood alone; default 1, the
             posterior. It is no temperature: the prior keeps its weight.
+        check_data: `data -> None`, called on the host with all data wherever a run begins
+            (`sample`, `tune`, `fit`, `find_mode`), as they were given; it raises a ValueError
+            that says what is wrong with them. Default None. It takes no part in what is sampled.
 
     Functions at module level, `jax.tree_util.Partial`s and equinox modules are traced
     once; a lambda made anew on every call is compiled anew.
@@ -49,6 +52,7 @@ class Posterior(ByIdentity):
     center: PyTree
     precision: Array | None
     offset: Array | None
+    check_data: Callable[..., None] | None
     data_size: int | None = eqx.field(static=True)
 
     def __init__(
@@ -58,6 +62,7 @@ class Posterior(ByIdentity):
         *,
         data_size: int | None,
         likelihood_power: float | Array = 1.0,
+        check_data: Callable[[PyTree], None] | None = None,
     ) -> None:
         if log_likelihood is not None or data_size is not None:
             log_likelihood = trees.as_callable(log_likelihood, "log_likelihood")
@@ -66,6 +71,9 @@ class Posterior(ByIdentity):
         self.log_prior = trees.as_callable(log_prior, "log_prior")
         self.likelihood_power = _power(likelihood_power)
         self.center, self.precision, self.offset = None, None, None
+        self.check_data = (
+            check_data if check_data is None else trees.as_callable(check_data, "check_data")
+        )
         self.data_size = data_size
 
     @classmethod
@@ -252,7 +260,7 @@ def _power(power: float | Array) -> Array:
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
-        raise ValueError(f"{name}: got {value}; expected {allowed}")
+        raise ValueError(f"{name}: got {trees.told(value)}; expected {allowed}")
 
 
 def _scalar(value: Array, name: str) -> Array:

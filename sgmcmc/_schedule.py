@@ -110,8 +110,15 @@ def as_rate(value: ScalarOrSchedule | None, name: str, *, above_zero: bool = Fal
         check_range(schedule(jnp.zeros((), jnp.int32)), f"{name}(0)", above_zero)
         return schedule
     if value is None or isinstance(value, bool | str):
-        raise TypeError(f"{name}: got {value!r}; expected a number or a schedule")
-    number = jnp.asarray(value, dtype=float)
+        raise TypeError(f"{name}: got {trees.told(value)}; expected a number or a schedule")
+    try:
+        number = jnp.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        clock = " (a clock of your own is a subclass of sgmcmc.clocks.AbstractClock, with tick)"
+        raise TypeError(
+            f"{name}: got {trees.told(value)}; expected a number or a schedule"
+            f"{clock if name == 'step_size' else ''}"
+        ) from None
     check_range(number, name, above_zero)
     return Constant(number)
 

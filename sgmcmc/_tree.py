@@ -6,7 +6,7 @@ import functools
 import math
 import pickle
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -89,6 +89,24 @@ def distinct(leaves: list[tuple[tuple[object, ...], PyTree]]) -> list[tuple[str,
     if len(set(names)) < len(names):
         names = full
     return [(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, or its beginning and its end where it has more than `most` characters."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
+
+def told(value: object) -> str:
+    """The repr of what a user gave, on one line of at most 60 characters."""
+    return shortened(" ".join(repr(value).split()), 60)
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """Names in a row: the first few, each at most 40 characters, and how many more there are."""
+    names = list(names)
+    shown = ", ".join(shortened(name, 40) for name in names[:most])
+    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def size(tree: PyTree) -> int:
@@ -203,10 +221,15 @@ def leading_axis(data: PyTree) -> int:
     if not lengths:
         raise ValueError("data: got a pytree without arrays")
     if len(set(lengths.values())) > 1 or () in lengths.values():
-        listed = ", ".join(
-            f"{path}: {length[0] if length else 'a scalar'}" for path, length in lengths.items()
+        found = listed(
+            f"{shortened(path, 24)}: {length[0] if length else 'a scalar'}"
+            for path, length in lengths.items()
         )
-        raise ValueError(f"data: leaves must share one leading axis, got lengths {listed}")
+        hint = "; each entry of a list is a leaf: np.stack, or pad, those that are examples"
+        raise ValueError(
+            f"data: leaves must share one leading axis, got lengths {found}"
+            f"{hint if isinstance(data, list) else ''}"
+        )
     return next(iter(lengths.values()))[0]
 
 

@@ -65,7 +65,7 @@ def test_copies_are_new_buffers():
         ({}, ValueError, "p: got a pytree without leaves"),
         ({"a": {"n": np.arange(2)}}, TypeError, "p: leaf a/n is int64"),
         ({"a": 1 + 0j}, TypeError, "p: leaf a is complex"),
-        ({"a": "text"}, TypeError, "p: leaf a is str"),
+        ({"a": "text"}, TypeError, "p: leaf a is a str"),
         ({"a": jax.nn.relu}, TypeError, "p: leaf a is "),
         ([jnp.ones(2), jnp.ones((2, 0))], ValueError, r"p: leaf 1 is empty, shape \(2, 0\)"),
     ],

@@ -94,6 +94,7 @@ def stationary_law(
         >>> round(float(law.covariance[0, 0]), 6)  # 1 / (1 − h²/4)
         1.010101
     """
+    checks.on_host("stationary_law", kernel, position, batches, data)
     if batches is None:
         batches = [None]
     if not len(batches):

@@ -13,6 +13,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -97,42 +98,48 @@ def learning_coefficient(
             along the chains; chains were lost, or are far from the others; Ctrl-C.
     """
     found = measure(
-        key, posterior, params, data, batch_size, num_chains, num_steps, precision,
-        inverse_temperature, step_size, num_burnin, thinning, kernel, evaluation_data,
-        chain_method, progress,
+        key, posterior, params, data,
+        Asked(
+            precision, batch_size, num_chains, num_steps, inverse_temperature, step_size,
+            num_burnin, thinning, kernel, evaluation_data, chain_method, progress,
+        ),
     )  # fmt: skip
     for message in found.warnings:
         warnings.warn(f"learning_coefficient: {message}", UserWarning, stacklevel=2)
     return found
 
 
+class Asked(NamedTuple):
+    """What was asked of `learning_coefficient` beside key, posterior, w* and data; see there."""
+
+    precision: float
+    batch_size: int | None = None
+    num_chains: int = 16
+    num_steps: int = 2_000
+    inverse_temperature: float | None = None
+    step_size: float | None = None
+    num_burnin: int | None = None
+    thinning: int | None = None
+    kernel: Callable[..., AbstractKernel] = sgld
+    evaluation_data: PyTree = None
+    chain_method: str = "auto"
+    progress: bool = False
+
+
 def measure(
-    key: Key,
-    posterior: Posterior,
-    params: PyTree,
-    data: PyTree,
-    batch_size: int | None = None,
-    num_chains: int = 16,
-    num_steps: int = 2_000,
-    precision: float = 1.0,
-    inverse_temperature: float | None = None,
-    step_size: float | None = None,
-    num_burnin: int | None = None,
-    thinning: int | None = None,
-    kernel: Callable[..., AbstractKernel] = sgld,
-    evaluation_data: PyTree = None,
-    chain_method: str = "auto",
-    progress: bool = False,
+    key: Key, posterior: Posterior, params: PyTree, data: PyTree, asked: Asked
 ) -> LearningCoefficient:
     """`learning_coefficient`, which puts its warnings into the record and issues none."""
+    checks.on_host("learning_coefficient", key, posterior, params, data)
     key = checks.typed_key(key)
-    _check(posterior, num_chains, num_steps, precision, inverse_temperature, data)
-    n = posterior.data_size
+    _check(posterior, asked, data)
+    n, precision, num_steps = posterior.data_size, asked.precision, asked.num_steps
     assert n is not None
-    beta = 1 / math.log(n) if inverse_temperature is None else float(inverse_temperature)
+    given = asked.inverse_temperature
+    beta = 1 / math.log(n) if given is None else float(given)
     nbeta = n * beta
-    thinning = max(1, num_steps // 1_000) if thinning is None else thinning
-    num_burnin = num_steps // 2 if num_burnin is None else num_burnin
+    thinning = max(1, num_steps // 1_000) if asked.thinning is None else asked.thinning
+    num_burnin = num_steps // 2 if asked.num_burnin is None else asked.num_burnin
     checks.count(thinning, "thinning", least=1)
     if num_steps // thinning < FEWEST_DRAWS:
         raise ValueError(
@@ -140,12 +147,18 @@ def measure(
             f"{FEWEST_DRAWS} draws"
         )
     params = checks.as_arrays(params, "params")
-    seen = data if evaluation_data is None else evaluation_data
-    seen = checks.as_arrays(seen, "data" if evaluation_data is None else "evaluation_data")
+    seen = data if asked.evaluation_data is None else asked.evaluation_data
+    seen = checks.as_arrays(seen, "data" if asked.evaluation_data is None else "evaluation_data")
     # The types do not know that it is there: `_check` has refused a posterior without one.
     judge = Posterior(posterior.log_likelihood, _flat, data_size=leading_axis(seen))
-    sampled = Posterior(posterior.log_likelihood, _flat, data_size=n, likelihood_power=beta)
-    sampler = kernel(sampled.localized(params, precision), step_size)
+    sampled = Posterior(
+        posterior.log_likelihood,
+        _flat,
+        data_size=n,
+        likelihood_power=beta,
+        check_data=posterior.check_data,
+    )
+    sampler = asked.kernel(sampled.localized(params, precision), asked.step_size)
     _check_temperature(sampler)
     loss, norm, fall = (
         # Arrays, so that other numbers are not compiled anew.
@@ -154,10 +167,10 @@ def measure(
     )
     run = sample(
         key, sampler, params, data,
-        batch_size=batch_size, num_chains=num_chains, num_burnin=num_burnin,
+        batch_size=asked.batch_size, num_chains=asked.num_chains, num_burnin=num_burnin,
         num_samples=num_steps // thinning, thinning=thinning,
         collect=Partial(_seen, judge, seen, params), on_nonfinite="stop_chain",
-        chain_method=chain_method, progress=progress,
+        chain_method=asked.chain_method, progress=asked.progress,
     )  # fmt: skip
     if run.interrupted and run.num_samples < FEWEST_DRAWS:
         error = KeyboardInterrupt(f"after {run.num_samples} draws, which give no estimate")
@@ -244,14 +257,7 @@ def _at_start(
     return _loss(judge, params, data), jnp.sqrt(square), fall
 
 
-def _check(
-    posterior: object,
-    num_chains: object,
-    num_steps: object,
-    precision: float | Array,
-    beta: float | Array | None,
-    data: PyTree,
-) -> None:
+def _check(posterior: object, asked: Asked, data: PyTree) -> None:
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
     if not posterior.has_data or data is None:
@@ -264,11 +270,11 @@ def _check(
             "posterior: it is localised or has a likelihood_power other than 1; pass it plain, "
             "with precision= and inverse_temperature= here"
         )
-    checks.count(num_chains, "num_chains", least=2)
-    checks.count(num_steps, "num_steps", least=4)
-    check_range(precision, "precision", above_zero=True)
-    if beta is not None:
-        check_range(beta, "inverse_temperature", above_zero=True)
+    checks.count(asked.num_chains, "num_chains", least=2)
+    checks.count(asked.num_steps, "num_steps", least=4)
+    check_range(asked.precision, "precision", above_zero=True)
+    if asked.inverse_temperature is not None:
+        check_range(asked.inverse_temperature, "inverse_temperature", above_zero=True)
     elif posterior.data_size is not None and posterior.data_size < 3:
         raise ValueError(
             f"inverse_temperature: got None with n = {posterior.data_size}; 1/log n needs n ≥ 3"

@@ -22,7 +22,7 @@ from sgmcmc._checks import check_range
 from sgmcmc._posterior import Posterior
 from sgmcmc.diagnostics._plots import new_axes
 from sgmcmc.diagnostics._tables import Tabular, frame
-from sgmcmc.diagnostics.learning._coefficient import measure
+from sgmcmc.diagnostics.learning._coefficient import Asked, measure
 from sgmcmc.diagnostics.learning._record import (
     LARGEST_FALL,
     LARGEST_SHARE_BELOW,
@@ -211,9 +211,8 @@ def learning_sweep(
         for i, (at, values) in enumerate(places):
             one = jax.random.fold_in(key, i)
             try:
-                cells[at] = measure(
-                    one, posterior, params, data, **dict(zip(AXES, values, strict=True)), **options
-                )
+                asked = Asked(**dict(zip(AXES, values, strict=True)), **options)
+                cells[at] = measure(one, posterior, params, data, asked)
             except FloatingPointError:
                 pass  # the cell is "lost"
             except BaseException as error:

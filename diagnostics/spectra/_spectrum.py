@@ -77,6 +77,7 @@ def spectrum(
         TypeError, ValueError: bad input, by name.
         FloatingPointError: the curvature at `params` is not finite.
     """
+    checks.on_host("spectrum", key, posterior, params, data)
     key = checks.typed_key(key)
     operator = curvature_of(posterior, params, data, curvature, of, block_size)
     size = trees.size(operator.params)

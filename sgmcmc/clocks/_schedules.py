@@ -254,6 +254,7 @@ def as_clock(step_size: StepSize, *, adaptive: bool = False) -> AbstractClock:
         clock = step_size
     else:
         clock = Clock(as_rate(step_size, "step_size", above_zero=True))
+    require_whole(clock)
     if clock.adaptive != adaptive:
         raise ValueError(
             "step_size: an adaptive clock and the letter Z need each other; allowed: "
@@ -261,6 +262,23 @@ def as_clock(step_size: StepSize, *, adaptive: bool = False) -> AbstractClock:
             "clocks.adaptive(…), all others with a number, a schedule or another clock"
         )
     return clock
+
+
+def require_whole(clock: AbstractClock) -> None:
+    """Raise a TypeError where an adaptive clock leaves out what only adaptive ones need."""
+    kind = type(clock)
+    pairs = {
+        "init": kind.init is AbstractClock.init,
+        "pace": kind.pace is AbstractClock.pace,
+        "flow": kind.flow is AbstractClock.flow,
+        "account": kind.account is AbstractClock.account,
+    }
+    absent = [name for name, inherited in pairs.items() if inherited]
+    if clock.adaptive and absent and not clock.untuned:
+        raise TypeError(
+            f"step_size: the adaptive clock {trees.shortened(kind.__name__, 40)} has no "
+            f"{', '.join(absent)} of its own; see sgmcmc.clocks.AbstractClock"
+        )
 
 
 def _require_choice(weights: str) -> None:

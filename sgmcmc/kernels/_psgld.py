@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import ScalarOrSchedule
@@ -70,7 +71,7 @@ def psgld(
     metric = rmsprop() if metric is None else metric
     if not isinstance(metric, AbstractPreconditioner):
         raise TypeError(
-            f"metric: got {metric!r}; expected metrics.rmsprop(...) or "
+            f"metric: got {trees.told(metric)}; expected metrics.rmsprop(...) or "
             "metrics.position_dependent(...); constant metrics are for sgmcmc.sgld"
         )
     return build(

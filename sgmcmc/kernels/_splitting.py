@@ -9,6 +9,8 @@ from typing import Self
 import equinox as eqx
 import jax
 
+from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
 from sgmcmc import noise as noises
 from sgmcmc._posterior import Posterior
 from sgmcmc._schedule import Friction, Rate, ScalarOrSchedule, Unchosen, as_rate
@@ -222,9 +224,13 @@ def check_parts(posterior: object, metric: object, gradient: object, noise: obje
     if noise not in noises.KINDS:
         raise ValueError(f"noise: got {noise!r}; allowed: {', '.join(noises.KINDS)}")
     if not isinstance(metric, AbstractMetric | AbstractPreconditioner):
-        raise TypeError(f"metric: got {metric!r}; expected one of sgmcmc.metrics")
+        said = checks.lacking(metric, AbstractMetric, "sgmcmc.metrics")
+        raise TypeError(f"metric: got {trees.told(metric)}; expected one of sgmcmc.metrics{said}")
     if not isinstance(gradient, AbstractEstimator):
-        raise TypeError(f"gradient: got {gradient!r}; expected one of sgmcmc.gradients")
+        said = checks.lacking(gradient, AbstractEstimator, "sgmcmc.gradients")
+        raise TypeError(
+            f"gradient: got {trees.told(gradient)}; expected one of sgmcmc.gradients{said}"
+        )
 
 
 def require_constant(metric: object) -> None:

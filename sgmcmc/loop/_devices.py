@@ -55,3 +55,8 @@ def choose_method(method: str, num_chains: int, num_parameters: int) -> tuple[st
             "the devices must divide the chains evenly"
         )
     return method, method == "sharded_vmap", devices
+
+
+def method_name(vmapped: bool, devices: int) -> str:
+    """The method by which chains run, as `sample` takes it."""
+    return ("sharded_" if devices > 1 else "") + ("vmap" if vmapped else "map")

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
-from sgmcmc._posterior import batch_shape
+from sgmcmc._posterior import Posterior, batch_shape
 from sgmcmc._tree import leading_axis
 from sgmcmc.kernels._base import AbstractKernel, require_kernel
 from sgmcmc.loop._chunk import Carry, Inputs, Keys, Piece, Program, run_chunk
@@ -60,6 +60,7 @@ def chains(
     Raises:
         TypeError, ValueError: bad input, by name.
     """
+    checks.on_host("chains", key, kernel, params, data)
     num_chains = checks.count(num_chains, "num_chains", least=1)
     start = placed(key, kernel, params, data, batch_size, stream, num_chains)
     collect = Partial(whole)
@@ -128,7 +129,11 @@ def placed(
     position, template = positions(start_keys, kernel, params, data)
     if kernel.posterior is not None:
         width = kernel.source(chosen, batch_size, data).width
-        kernel.posterior.check_shapes(template, data, width)
+        try:
+            kernel.posterior.check_shapes(template, data, width)
+        except Exception:
+            _require_as_many(kernel.posterior, template, data, num_chains)
+            raise
     if kernel.clock is not None:
         kernel.clock.check(template)
     return Start(kernel, data, chosen, batch_size, position, template, momentum_keys, keys)
@@ -229,16 +234,30 @@ def has_chain_axis(kernel: AbstractKernel, params: PyTree, data: PyTree, num_cha
     posterior = kernel.posterior
     if posterior is None:
         return False
-    batch = batch_shape(data, 1)
+    first = jax.tree.map(lambda x: x[0], params)
+    return _takes(posterior, first, data) and not _takes(posterior, params, data)
 
-    def takes(tree: PyTree) -> bool:
-        try:
-            eqx.filter_eval_shape(posterior.potential, tree, batch)
-        except Exception:  # whatever the user's function raises, it does not take this
-            return False
-        return True
 
-    return takes(jax.tree.map(lambda x: x[0], params)) and not takes(params)
+def _takes(posterior: Posterior, params: PyTree, data: PyTree) -> bool:
+    """Whether the target's potential can be traced at `params`."""
+    try:
+        eqx.filter_eval_shape(posterior.potential, params, batch_shape(data, 1))
+    except Exception:  # whatever the user's function raises, it does not take this
+        return False
+    return True
+
+
+def _require_as_many(posterior: Posterior, params: PyTree, data: PyTree, num_chains: int) -> None:
+    """Raise a ValueError where `params`, which the target refuses, are starts of other chains."""
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
+    if len(lengths) != 1 or lengths == {()}:
+        return
+    (length,) = lengths.pop()
+    if length != num_chains and _takes(posterior, jax.tree.map(lambda x: x[0], params), data):
+        raise ValueError(
+            f"params: leading axis {length}, num_chains={num_chains}; expected one start for each "
+            f"chain (num_chains={length}), one for all, or init(key) -> params"
+        ) from None
 
 
 def positions(

@@ -55,7 +55,7 @@ class Dense(AbstractMetric):
         """Raise a ValueError unless the covariance is d × d, d the number of parameters."""
         size, d = self.factor.shape[-1], trees.size(position)
         if size != d:
-            named = ", ".join(f"{p} {jnp.shape(x)}" for p, x in trees.named_leaves(position))
+            named = trees.listed(f"{p} {jnp.shape(x)}" for p, x in trees.named_leaves(position))
             raise ValueError(
                 f"metric: dense covariance is {size} × {size}, but the parameters "
                 f"({named}) have {d} entries"
@@ -91,7 +91,10 @@ def diagonal(scale: PyTree) -> Diagonal:
             continue
         values = np.asarray(leaf, dtype=np.float64)
         if not np.all((values > 0) & np.isfinite(values)):
-            raise ValueError(f"metric: scale at {path} must be positive and finite, got {leaf}")
+            raise ValueError(
+                f"metric: scale at {trees.shortened(path, 40)} must be positive and finite, got "
+                f"{trees.told(values)}"
+            )
     return Diagonal(scale)
 
 

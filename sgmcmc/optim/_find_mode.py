@@ -11,6 +11,7 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
+from sgmcmc._diagnose import why_not_finite
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.streams import _source as batches
@@ -50,6 +51,7 @@ def find_mode(
         TypeError, ValueError: bad input, by name.
         FloatingPointError: the search left the finite numbers.
     """
+    checks.on_host("find_mode", key, posterior, params, data)
     key = checks.typed_key(key)
     if not isinstance(posterior, Posterior):
         raise TypeError(f"posterior: got {type(posterior).__name__}; expected a Posterior")
@@ -61,8 +63,10 @@ def find_mode(
     params = checks.as_arrays(params, "params")
     found = _descend(posterior, params, data, key, stream, batch_size, int(num_steps), schedule)
     if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(found)):
+        said = why_not_finite(posterior, params, data)
         raise FloatingPointError(
-            f"learning_rate: the search for the mode is not finite after {num_steps} steps of "
+            said
+            or f"learning_rate: the search for the mode is not finite after {num_steps} steps of "
             f"{learning_rate}; try a smaller one, and look for NaN in the data"
         )
     return found

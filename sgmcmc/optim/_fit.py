@@ -18,6 +18,8 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
+from sgmcmc._diagnose import why_loss_not_finite, why_not_finite
+from sgmcmc._leaves import refuse_foreign
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.gradients._base import shared
@@ -91,6 +93,8 @@ def fit(
         BaseException: whatever else breaks a fit off, a second Ctrl-C too, has the parameters
             and the losses of all chunks before in its `.fitted`.
     """
+    checks.on_host("fit", key, loss, params, data, optimizer)
+    refuse_foreign(params, "params", others=False)
     key = checks.typed_key(key)
     for name in ("init", "update"):
         if not callable(getattr(optimizer, name, None)):
@@ -130,6 +134,20 @@ def fit(
     moving = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), moving)
     job = _Fitting(inputs, moving, total, num_replicas or 1, evaluate, every)
     return drive(job, chunk_steps, progress)
+
+
+def _reason(inputs: FitInputs, moving: PyTree) -> str | None:
+    """What was not finite at the start, of the first replica where there are several."""
+    loss, key = inputs.loss, inputs.loss_key
+    if inputs.replicated:
+        moving, key = jax.tree.map(lambda x: x[0], moving), key[0]
+    params = eqx.combine(moving, loss.fixed)
+    if isinstance(loss.function, Posterior):
+        plain = all(eqx.is_inexact_array(x) for x in jax.tree.leaves(params))
+        return why_not_finite(loss.function, params, inputs.data) if plain else None
+    if inputs.data is None:
+        return why_loss_not_finite(lambda p: loss(p, None, key), moving)
+    return why_loss_not_finite(lambda p, rows: loss(p, Batch(rows), key), moving, inputs.data)
 
 
 def _total(num_steps: int | None, num_epochs: int | None, epoch: int, data: PyTree) -> int:
@@ -197,6 +215,12 @@ class _Fitting(AbstractJob["Fitted"]):
         return self._at.carry
 
     @property
+    def epoch(self) -> int:
+        """Steps in which all data are seen; 1 without data."""
+        source = self.inputs.source
+        return 1 if source.data is None else source.stream.period(*source.sizes)
+
+    @property
     def _at(self) -> _Standing:
         assert self.at is not None
         return self.at
@@ -204,8 +228,6 @@ class _Fitting(AbstractJob["Fitted"]):
     def begin(self) -> None:
         first = _Standing(start(self.inputs, self.params), 0, 0, False)
         self.at = first._replace(carry=self._chunk(first, 0)[0])
-        # What it began from need not outlive the first chunk.
-        self.params = ()
 
     def finished(self) -> bool:
         return self.steps >= self.total or self._at.bad
@@ -252,10 +274,11 @@ class _Fitting(AbstractJob["Fitted"]):
         if not bad and bool(trees.all_finite(self.carry.params)):
             return None
         what = "the loss is" if bad else "the parameters are"
+        advice = _reason(self.inputs, self.params) if self.steps <= 2 * self.epoch else None
+        advice = advice or "Try a smaller learning rate, and look for NaN in the data"
         return NonFiniteLossError(
-            f"{what} not finite at step {self.steps - 1} of {self.total} (steps count from 0). Try "
-            "a smaller learning rate, and look for NaN in the data. The trace of the loss is in "
-            "this error's `.fitted.losses`.",
+            f"{what} not finite at step {self.steps - 1} of {self.total} (steps count from 0). "
+            f"{advice}. The trace of the loss is in this error's `.fitted.losses`.",
             fitted,
         )
 

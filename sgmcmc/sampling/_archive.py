@@ -20,7 +20,7 @@ import numpy as np
 
 from sgmcmc.types import PyTree
 
-FORMAT = "sgmcmc-run-2"
+FORMAT = "sgmcmc-run-3"
 
 _HEADER = "header.json"
 
@@ -34,7 +34,7 @@ _FIELDS = (
 
 def write(path: str | Path, trees: dict[str, PyTree], header: dict[str, Any]) -> Path:
     """Write `trees` of arrays and a JSON-able `header` to `path`, replacing it at the end."""
-    path = Path(path)
+    path = Path(path).expanduser()
     arrays: dict[str, np.ndarray] = {}
     described = {}
     for name, tree in trees.items():
@@ -72,7 +72,7 @@ def read(path: str | Path) -> tuple[dict[str, PyTree], dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, damaged, of another format, or not one of ours.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         # np.load checks each entry's checksum as it reads.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:

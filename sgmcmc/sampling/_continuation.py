@@ -13,16 +13,18 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
+from sgmcmc.kernels._base import require_kernel
 from sgmcmc.loop._chunk import NO_STEP, Carry, Inputs, Recorded, run_chunk
 from sgmcmc.loop._driver import drive
 from sgmcmc.loop._start import begun, kept, placed
 from sgmcmc.sampling import _archive as archive
-from sgmcmc.sampling import _describe as describe
+from sgmcmc.sampling import _fingerprint as fingerprints
 from sgmcmc.sampling._draws import collector, require_room
 from sgmcmc.sampling._inputs import Request, total_steps, warn_of_places, with_step
 from sgmcmc.sampling._job import Lost, Sampling
 from sgmcmc.sampling._plan import Settings
 from sgmcmc.sampling._run import AbstractContinuation, Frozen, Run, Unsaved
+from sgmcmc.streams import _streams as streams
 from sgmcmc.tuning._record import Tuning
 from sgmcmc.types import Info, Key, PyTree
 
@@ -37,6 +39,7 @@ class Live(AbstractContinuation):
         carry: where the chains stand after `steps` steps.
         goal: draws with which the run is complete: what was asked for, or, once a `total_time`
             is covered, what that took.
+        params: what the chains began with, as it was given.
     """
 
     settings: Settings
@@ -46,6 +49,7 @@ class Live(AbstractContinuation):
     goal: int
     key: Key
     tuning: Tuning | None = None
+    params: PyTree = None
 
     def resume(self, run: Run, num_samples: int | None, given: Unsaved, progress: bool) -> Run:
         """The same chains with more draws; nothing has to be given anew."""
@@ -61,12 +65,12 @@ class Live(AbstractContinuation):
         return drive(Sampling(live, run), settings.chunk_steps, progress)
 
     def frozen(self) -> Frozen:
-        """The carry's arrays, and the kernel's fingerprint."""
+        """The carry's arrays, and the fingerprint of what the run reads."""
         carry = jax.tree.map(np.asarray, _lasting(self.carry))
         position = carry.state.position
         return Frozen(
             leaves=jax.tree.leaves(carry),
-            fingerprint=describe.fingerprint(self.inputs.kernel),
+            fingerprint=fingerprints.fingerprint(self.inputs),
             position=position,
             plain_position=not archive.has_own_containers(archive.containers(position)),
         )
@@ -102,9 +106,11 @@ class Saved(AbstractContinuation):
         saved, config = self.contents, run.config
         if given.kernel is None:
             raise ValueError("kernel: got None; a loaded run needs the kernel that made it")
+        require_kernel(given.kernel)
+        fingerprints.require_x64_of(config["x64"])
         kernel = with_step(given.kernel, run.tuning).for_burnin(config["num_burnin"])
-        if describe.fingerprint(kernel) != saved.fingerprint:
-            raise ValueError("kernel: its numbers or sub-steps are not those that made this run")
+        python = run.versions["python"]
+        fingerprints.require_kernel_of(saved.fingerprint, kernel, python)
         params = given.params
         if params is None:
             if not saved.plain_position:
@@ -120,12 +126,18 @@ class Saved(AbstractContinuation):
             params=params,
             data=given.data,
             batch_size=config["requested_batch_size"],
-            stream=config["stream"] or "full" if given.stream is None else given.stream,
-            settings=Settings(**{name: config[name] for name in Settings._fields}),
+            stream=_stream_of(config) if given.stream is None else given.stream,
+            settings=Settings(
+                **{name: config[name] for name in Settings._fields}
+                | {"chain_method": config["requested_chain_method"]}
+            ),
             collect=given.collect,
             reducers=given.reducers,
         )
         fresh = prepare(request)
+        given_fingerprint = fingerprints.fingerprint(fresh.inputs)
+        fingerprints.require_same(saved.fingerprint, given_fingerprint, python)
+        fingerprints.require_structure_of(saved.position, fresh.carry.state.position)
         leaves, structure = jax.tree.flatten(_lasting(fresh.carry))
         if _shapes(leaves) != _shapes(saved.leaves):
             raise ValueError(
@@ -165,8 +177,16 @@ def prepare(request: Request, tuning: Tuning | None = None) -> Live:
     chains = begun(
         start, settings.chain_method, keep, draw, request.reducers or {}, protect=protect
     )
-    settings = settings._replace(chain_method=chains.method)
-    return Live(settings, chains.inputs, chains.carry, 0, settings.num_samples, request.key, tuning)
+    return Live(
+        settings,
+        chains.inputs,
+        chains.carry,
+        0,
+        settings.num_samples,
+        request.key,
+        tuning,
+        request.params,
+    )
 
 
 def load(path: str | Path) -> Run:
@@ -197,6 +217,18 @@ def load(path: str | Path) -> Run:
         continuation=Saved(frozen) if frozen.leaves else Lost(),
         **times,
     )
+
+
+def _stream_of(config: dict[str, Any]) -> str:
+    """The name of a run's stream, where the library has it."""
+    name = config["stream"] or "full"
+    try:
+        streams.from_name(name)
+    except ValueError:
+        raise ValueError(
+            f"stream: got None; this run's is {name!r}, one of your own: pass it as stream="
+        ) from None
+    return str(name)
 
 
 def _owed(run: Run, num_samples: int | None) -> int:

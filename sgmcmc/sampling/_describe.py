@@ -1,20 +1,17 @@
-"""What a run says of itself: its configuration, versions, and its kernel's fingerprint."""
+"""What a run says of itself: its configuration, what it cost, and versions."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import platform
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
-from jax.tree_util import Partial
 
 from sgmcmc._version import __version__
-from sgmcmc.kernels._base import AbstractKernel
 from sgmcmc.loop._chunk import Inputs
+from sgmcmc.loop._devices import method_name
+from sgmcmc.sampling._fingerprint import x64_enabled
 from sgmcmc.sampling._plan import Settings
 from sgmcmc.streams._streams import num_batches
 from sgmcmc.tuning._record import Tuning
@@ -44,10 +41,13 @@ def configuration(inputs: Inputs, settings: Settings, goal: int, key: Key) -> di
         "stream": program.stream.name if program.data_size else None,
         "num_parameters": program.num_parameters,
         **settings._asdict(),
+        "chain_method": method_name(program.vmapped, program.devices),
+        "requested_chain_method": settings.chain_method,
         "num_samples": goal,
         "num_devices": program.devices,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "key_type": str(jax.random.key_impl(key)),
+        "x64": x64_enabled(),
     }
 
 
@@ -85,38 +85,3 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "backend": jax.default_backend(),
     }
-
-
-def fingerprint(kernel: AbstractKernel) -> str:
-    """A hash of a kernel's structure and numbers, to recognise it after a run is loaded.
-
-    It is of what the kernel says of itself (`traits`, `numbers`), of its arrays in their order,
-    of its static choices, and of the names of its functions: not of where a class or a function
-    is kept, so that a module may be renamed and saved runs still go on. Functions' code is not
-    compared, nor are the constants that they close over.
-    """
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(eqx.filter(kernel, eqx.is_array)):
-        array = np.asarray(leaf)
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    functions = jax.tree.leaves(kernel, is_leaf=lambda x: isinstance(x, Partial))
-    for function in functions:
-        code = function.func if isinstance(function, Partial) else function
-        if callable(code):
-            digest.update(getattr(code, "__qualname__", type(code).__name__).encode())
-    traits = [item for item in kernel.traits._asdict().items() if item[1] is not None]
-    digest.update(repr((traits, kernel.numbers(), _choices(kernel))).encode())
-    return digest.hexdigest()
-
-
-def _choices(part: Any) -> list[Any]:
-    """The static fields of a module and its parts, without their names, arrays and functions."""
-    if isinstance(part, eqx.Module):
-        values = [getattr(part, field.name) for field in dataclasses.fields(part)]
-        return [choice for value in values for choice in _choices(value)]
-    if isinstance(part, tuple | list):
-        return [made for value in part for made in _choices(value)]
-    if isinstance(part, dict):
-        return [made for name in sorted(part) for made in [name, *_choices(part[name])]]
-    return [part] if isinstance(part, str | bool | int | float) else []

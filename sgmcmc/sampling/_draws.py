@@ -133,11 +133,15 @@ def collector(collect: Any, template: PyTree) -> Callable[[PyTree], PyTree] | No
     if callable(collect):
         return trees.as_callable(collect, "collect")
     if isinstance(collect, str) or not isinstance(collect, Sequence):
-        raise TypeError(f"collect: got {collect!r}; expected True, False, names or a function")
+        raise TypeError(
+            f"collect: got {trees.told(collect)}; expected True, False, names or a function"
+        )
     known = [name for name, _ in trees.named_leaves(template)]
     for name in collect:
         if not any(_is_part(name, other) for other in known):
-            raise ValueError(f"collect: no leaf is called {name!r}; there are {', '.join(known)}")
+            raise ValueError(
+                f"collect: no leaf is called {trees.told(name)}; there are {trees.listed(known)}"
+            )
     return _Subset(tuple(collect))
 
 

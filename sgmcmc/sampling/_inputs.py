@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmcmc import _checks as checks
+from sgmcmc import _tree as trees
 from sgmcmc._checks import _is_index, check_range, choice, count
 from sgmcmc.kernels._base import AbstractKernel, Traits, require_kernel
 from sgmcmc.sampling._plan import Settings
@@ -153,8 +154,13 @@ def check_reducers(reducers: Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(reducers, Mapping | None):
         raise TypeError(f"reducers: got {type(reducers).__name__}; expected {{name: reducer}}")
     for name, reducer in (reducers or {}).items():
-        if not all(hasattr(reducer, part) for part in ("init", "update", "result")):
+        called = trees.told(name)
+        absent = [part for part in ("init", "update", "result") if not hasattr(reducer, part)]
+        if absent:
+            hint = "call it, or see" if callable(reducer) else "see"
             raise TypeError(
-                f"reducers: {name!r} has no init, update and result; see sgmcmc.reducers"
+                f"reducers: {called} has no {', '.join(absent)}; {hint} sgmcmc.reducers"
             )
+        if isinstance(reducer, type):
+            raise TypeError(f"reducers: {called} is a class; pass one of it, {called}(…)")
     return dict(reducers or {})

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import _tree as trees
+from sgmcmc._diagnose import why_not_finite
 from sgmcmc.loop._chunk import NO_STEP, Carry, Piece, Recorded, run_chunk
 from sgmcmc.loop._driver import AbstractJob, Facts
+from sgmcmc.loop._start import derive, positions
 from sgmcmc.sampling import _describe as describe
 from sgmcmc.sampling._draws import DrawnArrays, blank
 from sgmcmc.sampling._plan import draws_until, next_piece
@@ -40,7 +42,7 @@ class Lost(AbstractContinuation):
 
     def frozen(self) -> Frozen:
         """Nothing."""
-        return Frozen([], "", (), True)
+        return Frozen([], {}, (), True)
 
 
 class Standing(NamedTuple):
@@ -219,11 +221,13 @@ class Sampling(AbstractJob[Run]):
             return None
         lost = np.flatnonzero(failed >= 0)
         chain = int(lost[np.argmin(failed[lost])])
+        why = _reason(self.live, chain, int(failed[chain])) or (
+            f"(steps count from 0, burn-in included); so are {lost.size} of {failed.size} "
+            f"chains by step {self.steps}. Try a smaller step_size, look for NaN in the data, "
+            'or keep the other chains with on_nonfinite="stop_chain"'
+        )
         return NonFiniteError(
-            f"chain {chain} is not finite from step {failed[chain]} on (steps count from 0, "
-            f"burn-in included); so are {lost.size} of {failed.size} chains by step "
-            f"{self.steps}. Try a smaller step_size, look for NaN in the data, "
-            'or keep the other chains with on_nonfinite="stop_chain". '
+            f"chain {chain} is not finite from step {failed[chain]} on {why}. "
             "The run so far is in this error's `.run`.",
             run,
         )
@@ -251,6 +255,19 @@ class Sampling(AbstractJob[Run]):
         """A finished chunk, waited for: an error of the device is raised here, not later."""
         made = run_chunk(self.live.inputs, piece.from_step(self.at.steps), carry)
         return jax.block_until_ready(made)
+
+
+def _reason(live: Live, chain: int, step: int) -> str | None:
+    """What was not finite at a chain's start, where it failed before it had seen all data twice."""
+    program, posterior = live.inputs.program, live.inputs.kernel.posterior
+    epoch = program.stream.period(program.data_size, program.batch_size) if program.data_size else 1
+    if posterior is None or step > 2 * epoch:
+        return None
+    start_keys = derive(jax.random.clone(live.key), live.settings.num_chains)[0]
+    starts, _ = positions(start_keys, live.inputs.kernel, live.params, live.inputs.data)
+    start = jax.tree.map(lambda x: x[chain], starts)
+    said = why_not_finite(posterior, start, live.inputs.data)
+    return None if said is None else f"(of its start): {said}"
 
 
 class _Spent(NamedTuple):

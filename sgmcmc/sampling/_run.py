@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
 from sgmcmc._posterior import Posterior
 from sgmcmc.sampling import _archive as archive
@@ -49,13 +50,13 @@ class Frozen(NamedTuple):
 
     Attributes:
         leaves: the carry's arrays; none where a chunk that broke off has taken them.
-        fingerprint: of the kernel that they belong to.
+        fingerprint: of the kernel, the data and the functions that they belong to.
         position: the positions among them, for their structure.
         plain_position: whether that is of dicts, lists and tuples alone.
     """
 
     leaves: list[np.ndarray]
-    fingerprint: str
+    fingerprint: Mapping[str, list[str]]
     position: PyTree
     plain_position: bool
 
@@ -69,7 +70,7 @@ class AbstractContinuation(ABC):
 
     @abstractmethod
     def frozen(self) -> Frozen:
-        """The carry's arrays and the kernel's fingerprint, which `Run.save` writes."""
+        """The carry's arrays and the fingerprint, which `Run.save` writes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,9 +185,16 @@ class Run(Generic[Draws]):
             A run with the draws of this one and the new ones.
 
         Raises:
-            ValueError: nothing is left to draw; `kernel` or `data` is missing or differs; the run
-                was made by `sel` or `concat`.
+            ValueError: nothing is left to draw; after `load`, something is missing or is not what
+                made the run, by name: the kernel's numbers, the code of its functions, the data
+                (content, not shapes alone), `stream`, `collect`, a reducer; or JAX's x64 is on at
+                one end only; the run was made by `sel` or `concat`.
+
+        Warns:
+            UserWarning: the run was saved by another minor version of Python, whose bytecode is
+                another, so that functions' code is not compared.
         """
+        checks.on_host("resume", kernel, params, data)
         if "made_by" in self.config:
             raise ValueError(_no_chains(self.config["made_by"]))
         given = Unsaved(kernel, params, data, stream, collect, reducers)
@@ -208,7 +216,11 @@ class Run(Generic[Draws]):
         return resample(self.draws, self.weights, key, num_samples)
 
     def save(self, path: str | Path) -> Path:
-        """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside."""
+        """Write one file, whole or not at all; `sgmcmc.load` reads it. No pickle inside.
+
+        A `path` that begins with "~" is in the user's home. All data are hashed, about two
+        seconds a gigabyte, so that `resume` knows them again.
+        """
         frozen = self.continuation.frozen()
         contents = {
             "draws": self.draws,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sgmcmc import _checks as checks
 from sgmcmc.kernels._base import require_kernel
 from sgmcmc.loop._driver import drive, keep
 from sgmcmc.sampling._continuation import prepare
@@ -91,6 +92,7 @@ def sample(
             chunks before in its `.run`, whose `resume()` gives the straight run bit for bit.
             Reducers whose result cannot be made are absent there.
     """
+    checks.on_host("sample", key, kernel, params, data)
     require_kernel(kernel)
     if num_samples is None:
         num_samples = 1_000 if total_time is None else most_draws(kernel, num_burnin, thinning)

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from sgmcmc import _tree as trees
 from sgmcmc._checks import as_arrays, check_data
+from sgmcmc._leaves import require_arrays
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
 from sgmcmc.streams import _streams as streams
@@ -59,11 +58,11 @@ def data_and_stream(
         return None, chosen, 0
     if posterior is not None and not posterior.has_data:
         raise ValueError("data: this posterior has no likelihood; allowed: None")
+    require_arrays(data)
     data_size = leading_axis(data)
     check_data(data, None if posterior is None else posterior.data_size)
-    for path, leaf in trees.named_leaves(data):
-        if not isinstance(leaf, jax.Array) and np.asarray(leaf).dtype.kind in "OSUMm":
-            raise TypeError(f"data: leaf {path} is {np.asarray(leaf).dtype}; expected numbers")
+    if posterior is not None and posterior.check_data is not None:
+        posterior.check_data(data)
     data = as_arrays(data, "data")
     if batch_size is None or batches == "all data":
         if batch_size not in (None, data_size):

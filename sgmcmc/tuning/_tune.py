@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from sgmcmc import _checks as checks
+from sgmcmc._diagnose import why_not_finite
 from sgmcmc.exact._base import AbstractCorrectedKernel
 from sgmcmc.exact._blackjax import AbstractFullGradientKernel
 from sgmcmc.kernels._base import AbstractDynamics, require_kernel
@@ -81,6 +82,7 @@ def tune(
         FloatingPointError: no step was found that stays finite, the search for the mode did not,
             or the density has no curvature there.
     """
+    checks.on_host("tune", key, kernel, params, data)
     require_kernel(kernel)
     if not is_untuned(kernel):
         raise ValueError(
@@ -108,7 +110,13 @@ def choose_for_run(
     start = placed(jax.random.clone(key), kernel, params, data, batch_size, stream, int(num_chains))
     first = jax.tree.map(lambda x: x[0], start.position)
     problem = Problem(first, start.data, start.stream, start.batch_size, num_burnin)
-    return choose(kernel, jax.random.fold_in(key, 2**31 - 1), problem)
+    try:
+        return choose(kernel, jax.random.fold_in(key, 2**31 - 1), problem)
+    except FloatingPointError as error:
+        said = why_not_finite(kernel.posterior, first, start.data)
+        if said is None:
+            raise
+        raise FloatingPointError(f"step_size: none found; {said}") from error
 
 
 @functools.singledispatch

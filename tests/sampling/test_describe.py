@@ -1,5 +1,6 @@
 """The fingerprint of a kernel: what it is and its numbers, not where its code is kept."""
 
+import inspect
 import types
 
 import jax
@@ -9,44 +10,16 @@ import pytest
 
 import sgmcmc
 from sgmcmc import Posterior, gradients, metrics
-from sgmcmc.sampling._describe import fingerprint
+from sgmcmc.sampling._fingerprint import of_kernel as fingerprint
+from tests.sampling import walk as walks
 
-SOURCE = """
-from typing import ClassVar
-import jax
-import jax.numpy as jnp
-import sgmcmc
-from sgmcmc.kernels import AbstractKernel, Traits
-
-class {name}(AbstractKernel):
-    width: jax.Array
-    posterior: ClassVar[None] = None
-    clock: ClassVar[None] = None
-
-    @property
-    def traits(self):
-        return Traits("walk", order=1, gradient_evaluations=0.0)
-
-    def init(self, position, rng_key, data=None):
-        return sgmcmc.State(position, (), (), (), sgmcmc.types.ClockState(jnp.int32(0)))
-
-    def draw(self, rng_key, state):
-        return jax.random.normal(rng_key, state.position.shape)
-
-    def drive(self, noise, state, batch):
-        position = state.position + self.width * noise
-        one, zero = jnp.ones(()), jnp.zeros(())
-        info = sgmcmc.Info(position, one, one, zero, zero, zero, jnp.array(True))
-        return state._replace(position=position), info
-
-def log_density(theta):
-    return -0.5 * jnp.sum(theta**2)
-"""
+SOURCE = inspect.getsource(walks)
 
 
 def module(name, kernel="Walk"):
+    """A copy of the module of `Walk`, in another place and by another name."""
     made = types.ModuleType(name)
-    exec(SOURCE.format(name=kernel), made.__dict__)
+    exec(SOURCE.replace("Walk", kernel), made.__dict__)
     return made
 
 

@@ -128,9 +128,9 @@ def test_resume_checks_what_it_is_given(tmp_path):
         ({"kernel": sgmcmc.obabo(POSTERIOR, 0.05)}, "kernel: its numbers"),
         ({"data": None}, "data: got None"),
         ({"data": {"x": DATA["x"][:4], "y": DATA["y"][:4]}}, "data_size=9"),
-        ({"reducers": None}, "reducers: what a chain carries differs"),
-        ({"collect": False}, "collect: what it keeps of a draw differs"),
-        ({"collect": lambda p: p["a"][0]}, "collect: what it keeps of a draw differs"),
+        ({"reducers": None}, "reducers: moments is not what made this run"),
+        ({"collect": False}, "collect: not the one that made this run"),
+        ({"collect": lambda p: p["a"][0]}, "collect: not the one that made this run"),
     ]
     for change, message in bad:
         with pytest.raises(ValueError, match=message):

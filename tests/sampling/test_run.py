@@ -182,13 +182,13 @@ def with_format(path, name):
     np.savez(path, **{"header.json": np.frombuffer(header, np.uint8)})
 
 
-@pytest.mark.parametrize("number", [1, 9])
+@pytest.mark.parametrize("number", [1, 2, 9])
 def test_other_formats_are_refused_by_name(number, tmp_path):
     """A run of an older or a newer version is no damaged file: the message says what it is."""
     path = tmp_path / "other.npz"
     with_format(path, f"sgmcmc-run-{number}")
     before = digest(path)
-    message = rf"path: other.npz is a run in the format 'sgmcmc-run-{number}'.* 'sgmcmc-run-2' only"
+    message = rf"path: other.npz is a run in the format 'sgmcmc-run-{number}'.* 'sgmcmc-run-3' only"
     with pytest.raises(ValueError, match=message):
         sgmcmc.load(path)
     assert digest(path) == before
@@ -200,7 +200,7 @@ def test_foreign_files_are_refused_and_left_alone(tmp_path):
     np.save(tmp_path / "array.npy", np.ones(3))
     np.save(tmp_path / "objects.npy", np.array([{}, None]), allow_pickle=True)
     (tmp_path / "text.txt").write_text("not a run")
-    with_format(tmp_path / "fake.npz", "sgmcmc-run-2")
+    with_format(tmp_path / "fake.npz", "sgmcmc-run-3")
     for path in list(tmp_path.iterdir()):
         assert_refused(path)
     with pytest.raises(FileNotFoundError):

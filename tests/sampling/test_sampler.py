@@ -1,7 +1,5 @@
 """`sample`: the same key gives the same bits, however chunks, chains and calls are cut."""
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +7,8 @@ import pytest
 
 import sgmcmc
 from sgmcmc import Posterior, metrics, reducers
-from sgmcmc.kernels import AbstractKernel, Traits
 from tests.compare import assert_same_bits
+from tests.sampling.walk import Walk
 from tests.ten_examples import (
     BAOAB,
     PARAMS,
@@ -198,28 +196,6 @@ def test_metric_and_temperature_reach_the_loop():
 
 def test_any_kernel_of_the_contract_runs():
     """The loop reads only the contract: a kernel without posterior, clock or noise kind will do."""
-
-    class Walk(AbstractKernel):
-        width: jax.Array
-        posterior: ClassVar[None] = None
-        clock: ClassVar[None] = None
-
-        @property
-        def traits(self):
-            return Traits("walk", order=1, gradient_evaluations=0.0)
-
-        def init(self, position, rng_key, data=None):
-            return sgmcmc.State(position, (), (), (), sgmcmc.types.ClockState(jnp.int32(0)))
-
-        def draw(self, rng_key, state):
-            return jax.random.normal(rng_key, state.position.shape)
-
-        def drive(self, noise, state, batch):
-            position = state.position + self.width * noise
-            one, zero = jnp.ones(()), jnp.zeros(())
-            info = sgmcmc.Info(position, one, one, zero, zero, zero, jnp.array(True))
-            return state._replace(position=position), info
-
     made = sgmcmc.sample(
         jax.random.key(SEED), Walk(jnp.array(2.0)), jnp.zeros(2),
         num_chains=1, num_burnin=0, num_samples=4,
