@@ -15,6 +15,8 @@ and the step is the largest that keeps all of
                      where a stream sweeps through the data in K steps and its noise adds up to
                      0, what the word's exact law on an oscillator of curvature k gives for
                      sweeps in random order, in the worse of the two directions
+    shift by sweeps  where they do, and s² changes from place to place: 5% of its sd in the mean
+                     of the coordinate along which the sum of all s² changes fastest
 
 A kernel that takes the heat of noise out of itself (`sgnht`) is held to less: 5% of what is left,
 by the spread of the noise over the coordinates, beyond what chance makes of 512 batches, and
@@ -39,7 +41,7 @@ import jax
 from sgmcmc._curvature import Noise, Spread, gradient_noise, largest_curvature
 from sgmcmc.kernels._base import AbstractDynamics
 from sgmcmc.tuning._limits import Sweep, limits_of
-from sgmcmc.tuning._mode import NOISE_COST, POWER_COST, Mode, ModeKeys, bound, measure_mode
+from sgmcmc.tuning._mode import POWER_COST, Mode, ModeKeys, bound, measure_mode, noise_cost
 from sgmcmc.tuning._problem import Problem, temperature_of
 from sgmcmc.tuning._record import Tuning
 from sgmcmc.tuning._rules import RULES
@@ -115,14 +117,15 @@ def _measured(
         # At its anchor an estimator of differences has no noise at all, and where a network
         # fits its data no gradient has much.
         noise = gradient_noise(
-            kernel, position, mode.batches, problem.data, mode.position, stiffest.direction
-        )
+            kernel, position, mode.batches, problem.data, mode.position, stiffest.direction,
+            problem.sweep > 1,
+        )  # fmt: skip
     return max(curvature, mode.curvature), noise
 
 
 def _measuring_cost(problem: Problem) -> int:
     """Minibatch gradients of `_measured`."""
-    return (POWER_COST + (NOISE_COST if problem.noisy else 0)) * problem.num_measured
+    return (POWER_COST + noise_cost(problem)) * problem.num_measured
 
 
 def _allowed(
@@ -133,10 +136,12 @@ def _allowed(
     spread: Spread | None,
 ) -> Tuning:
     """The longest step that all rules allow, before any trial."""
-    pairs = [] if noise is None else noise.pairs
-    temperature = temperature_of(kernel)
+    pairs, slope = ([], None) if noise is None else (noise.pairs, noise.slope)
     sweep = Sweep(problem.sweep, problem.unevenness)
-    friction, limits = limits_of(kernel, curvature, pairs, temperature, sweep, spread)
+    friction, limits = limits_of(
+        kernel, curvature, pairs, temperature_of(kernel), sweep, spread,
+        None if slope is None else (float(slope[0]), float(slope[1])),
+    )  # fmt: skip
     reason = min(limits, key=lambda name: limits[name])
     largest = 0.0 if noise is None else noise.largest
     measured = None

@@ -43,6 +43,7 @@ def limits_of(
     temperature: float,
     sweep: Sweep,
     spread: Spread | None = None,
+    slope: tuple[float, float] | None = None,
 ) -> tuple[float | None, dict[str, float]]:
     """The friction, where it is to be chosen, and the step that each rule allows.
 
@@ -53,6 +54,8 @@ def limits_of(
         temperature: T.
         sweep: through the data.
         spread: of the noise over the coordinates, where the kernel takes its mean out.
+        slope: (|∂_i tr Σ|, curvature) of a coordinate, Σ the covariance of the gradient's
+            estimate; None: its law is no matter.
     """
     word = _lawful_word(kernel)
     overdamped, asked = kernel.friction is None, 0.0
@@ -89,6 +92,10 @@ def limits_of(
             swept = _longest(heat_at, limits["stability"])
         # What a sweep leaves of the noise is less than that of independent batches.
         limits["gradient noise"] = max(independent, swept)
+    if slope is not None and 2 <= sweep.steps <= RULES.longest_sweep:
+        shifted = _unshifted(slope, curvature, temperature, sweep.steps, overdamped)
+        if shifted < math.inf:
+            limits["shift by sweeps"] = shifted
     return (auto_friction(min(limits.values())) if auto else None), limits
 
 
@@ -151,6 +158,25 @@ def _heat_of_sweeps(
         )
 
     return heat
+
+
+def _unshifted(
+    slope: tuple[float, float], curvature: float, temperature: float, steps: int, overdamped: bool
+) -> float:
+    """The step at which sweeps move the mean of a coordinate by the tolerance, in its sd.
+
+    Errors e_j that add up to 0 in random order leave one of −1/(K − 1) for each still to come,
+    and move θ meanwhile. With the mean over a sweep of what ∂e_j makes of it, chains sample
+
+        U + c tr Σ(θ),    c = h² (K + 1)/12, the energy of their swings of p; overdamped h/4
+
+    as long as a sweep is short of 1/ω (overdamped: 1/λ); beyond, c tends to 1/(2(K − 1) λ). The
+    mean of coordinate i is moved by c ∂_i tr Σ/k_i, its sd √(T/k_i).
+    """
+    most = _divided(RULES.tolerance * math.sqrt(slope[1] * temperature), slope[0])
+    if 2 * (steps - 1) * curvature * most >= 1:
+        return math.inf
+    return 4 * most if overdamped else math.sqrt(12 * most / (steps + 1))
 
 
 def heat_of(word: Word, kappa: float, friction: float, sweep: Sweep) -> float:

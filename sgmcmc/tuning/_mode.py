@@ -30,7 +30,8 @@ from sgmcmc.tuning._problem import Problem, temperature_of
 from sgmcmc.tuning._rules import RULES
 from sgmcmc.types import Key, PyTree
 
-# Gradients of a batch: a Hessian's product counts as two, the noise as one and two products.
+# Gradients of a batch: a Hessian's product counts as two, the noise as one and two products, its
+# slope as one and two products more.
 POWER_COST, SLOPE_COST, NOISE_COST = 2 * RULES.power_iterations, 1, 5
 
 
@@ -86,13 +87,22 @@ def measure_mode(keys: ModeKeys, kernel: AbstractDynamics, problem: Problem) -> 
     spent = searches * (RULES.mode_steps + (POWER_COST + SLOPE_COST) * count)
     if not problem.noisy:
         return Mode(position, curvature, None, batches, spent)
-    noise = gradient_noise(kernel, position, batches, problem.data, position, stiffest.direction)
-    spent += NOISE_COST * count
+    noise = gradient_noise(
+        kernel, position, batches, problem.data, position, stiffest.direction, problem.sweep > 1
+    )
+    spent += noise_cost(problem) * count
     if not (isinstance(kernel, SplittingKernel) and kernel.cools):
         return Mode(position, curvature, noise, batches, spent)
     key = jax.random.fold_in(keys.search, RULES.max_searches)
     spread = noise_spread(kernel, position, problem.measured, problem.data, key)
     return Mode(position, curvature, noise, batches, spent + SPREAD_BATCHES, spread)
+
+
+def noise_cost(problem: Problem) -> int:
+    """Gradients of each batch that measuring the noise takes."""
+    if not problem.noisy:
+        return 0
+    return NOISE_COST * (2 if problem.sweep > 1 else 1)
 
 
 def bound(stiffest: Stiffest) -> float:

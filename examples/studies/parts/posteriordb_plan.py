@@ -69,9 +69,7 @@ class Plan(NamedTuple):
 def batch_size(problem: Problem) -> int | None:
     """A tenth of the data, or None, all of them, where there are fewer than 100.
 
-    Rounded up: rounded down it would leave an eleventh batch of a few examples, whose gradient
-    counts as much as that of the others. With 2 of 1,192 (earnings) its noise, which no sweep
-    cancels, makes the standard deviation of sigma three times too large under `baoab`.
+    Rounded up, so that a sweep has ten batches.
     """
     size = problem.posterior.data_size
     assert size is not None

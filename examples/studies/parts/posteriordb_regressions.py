@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.stats import norm
+from jax.scipy.stats import cauchy, norm
 
 from sgmcmc.models import Problem, linear_problem, posteriordb
 
@@ -38,10 +38,14 @@ def logearn_interaction_z(data: Mapping) -> Problem:
     return product(np.log(earn), (height - height.mean()) / height.std(ddof=1), male)
 
 
+def half_cauchy(beta, sigma):
+    return cauchy.logpdf(sigma, 0, 2.5)
+
+
 def kidscore_momhs(data: Mapping) -> Problem:
     score, school = columns(data, "kid_score", "mom_hs")
     design = np.column_stack([np.ones(len(score)), school])
-    return linear_problem(design, score, posteriordb._kidiq_prior)
+    return linear_problem(design, score, half_cauchy)
 
 
 def kidscore_interaction_c(data: Mapping) -> Problem:
