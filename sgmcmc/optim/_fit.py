@@ -406,8 +406,10 @@ def evaluated(state: PyTree, params: PyTree) -> PyTree:
     import optax  # not at the top: `import sgmcmc` is quick without it
     from optax.contrib import ScheduleFreeState
 
+    def knows(part: Any) -> bool:
+        return isinstance(part, ScheduleFreeState) or hasattr(part, "to_evaluate")
+
     masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
-    knows = lambda x: isinstance(x, ScheduleFreeState) or hasattr(x, "to_evaluate")  # noqa: E731
     for part in jax.tree.leaves(state, is_leaf=knows):
         if isinstance(part, ScheduleFreeState):
             # Each leaf by itself, since some may be masked; a state of one array will do.
