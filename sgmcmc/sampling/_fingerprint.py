@@ -361,7 +361,7 @@ def _of_array(value: Any) -> Mark:
     array = np.ascontiguousarray(np.asarray(value))
     if array.dtype == object:
         return _joined("array", repr(array.tolist()))
-    content = hashlib.blake2b(memoryview(array.reshape(-1).view(np.uint8)), digest_size=20)
+    content = hashlib.blake2b(array.reshape(-1).view(np.uint8).data, digest_size=20)
     return _joined("array", kind, f"{array.dtype} {np.shape(value)}", content.digest())
 
 
