@@ -87,7 +87,7 @@ def require_same_structure(tree: PyTree, like: PyTree, name: str, like_name: str
     structures: list[PyTree] = [jax.tree.structure(tree), jax.tree.structure(like)]
     if structures[0] != structures[1]:
         odd = sorted({p for p, _ in given} ^ {p for p, _ in wanted})
-        where = trees.listed([repr(path) for path in odd]) or "its containers"
+        where = f"[{trees.listed([repr(path) for path in odd])}]" if odd else "its containers"
         raise ValueError(f"{name}: its tree differs from that of {like_name} at {where}")
     for (path, leaf), (_, other) in zip(given, wanted, strict=True):
         if jnp.shape(leaf) != jnp.shape(other):

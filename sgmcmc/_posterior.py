@@ -260,7 +260,8 @@ def _power(power: float | Array) -> Array:
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
-        raise ValueError(f"{name}: got {trees.told(value)}; expected {allowed}")
+        said = trees.shortened(" ".join(str(value).split()), 60)
+        raise ValueError(f"{name}: got {said}; expected {allowed}")
 
 
 def _scalar(value: Array, name: str) -> Array:

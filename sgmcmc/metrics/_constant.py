@@ -93,7 +93,7 @@ def diagonal(scale: PyTree) -> Diagonal:
         if not np.all((values > 0) & np.isfinite(values)):
             raise ValueError(
                 f"metric: scale at {trees.shortened(path, 40)} must be positive and finite, got "
-                f"{trees.told(values)}"
+                f"{trees.told(values.tolist())}"
             )
     return Diagonal(scale)
 

@@ -187,7 +187,7 @@ def _words(value: Any = None) -> str:
     if value is None or value is whole:  # what collect=False and collect=True stand for
         return str(value is whole)
     called = value if inspect.isroutine(value) else type(value)
-    return trees.shortened(called.__name__, 30)
+    return trees.shortened(called.__name__.lstrip("_"), 30)
 
 
 def _part(mark: Mark, words: str) -> list[str]:

@@ -435,8 +435,13 @@ BAD = {
     "a word for a rate": (lambda: search(learning_rate="a"), ValueError, "learning_rate: got 'a'"),
     "no steps": (lambda: search(num_steps=0), ValueError, "num_steps: got 0"),
     "large batch": (lambda: search(batch_size=9), ValueError, "batch_size: got 9"),
-    "diverged": (
+    "lost at the start": (
         lambda: sgmcmc.optim.find_mode(jax.random.key(0), TARGET, LOST, DATA, num_steps=2),
+        FloatingPointError,
+        "params: leaf b is not finite at the start",
+    ),
+    "too fast": (
+        lambda: search(num_steps=5, learning_rate=3e38),
         FloatingPointError,
         "learning_rate: the search for the mode is not finite",
     ),
