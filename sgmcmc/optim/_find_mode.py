@@ -11,9 +11,9 @@ import numpy as np
 
 from sgmcmc import _checks as checks
 from sgmcmc import _tree as trees
-from sgmcmc._diagnose import why_not_finite
 from sgmcmc._posterior import Posterior
 from sgmcmc._tree import leading_axis
+from sgmcmc.loop._diagnose import why_not_finite
 from sgmcmc.streams import _source as batches
 from sgmcmc.streams import _streams as streams
 from sgmcmc.types import Key, PyTree

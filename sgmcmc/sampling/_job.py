@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmcmc import _tree as trees
-from sgmcmc._diagnose import why_not_finite
 from sgmcmc.loop._chunk import NO_STEP, Carry, Piece, Recorded, run_chunk
+from sgmcmc.loop._diagnose import why_not_finite
 from sgmcmc.loop._driver import AbstractJob, Facts
 from sgmcmc.loop._start import derive, positions
 from sgmcmc.sampling import _describe as describe

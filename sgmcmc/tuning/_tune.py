@@ -16,12 +16,12 @@ from typing import Any
 import jax
 
 from sgmcmc import _checks as checks
-from sgmcmc._diagnose import why_not_finite
 from sgmcmc.exact._base import AbstractCorrectedKernel
 from sgmcmc.exact._blackjax import AbstractFullGradientKernel
 from sgmcmc.kernels._base import AbstractDynamics, require_kernel
 from sgmcmc.kernels._replica_exchange import ReplicaExchange, at_temperature
 from sgmcmc.kernels._splitting import SplittingKernel
+from sgmcmc.loop._diagnose import why_not_finite
 from sgmcmc.loop._start import placed
 from sgmcmc.metrics._base import AbstractPreconditioner
 from sgmcmc.streams._streams import Stream

@@ -12,7 +12,7 @@ import pytest
 
 import sgmcmc
 from sgmcmc import Posterior, models
-from sgmcmc._diagnose import why_not_finite
+from sgmcmc.loop._diagnose import why_not_finite
 
 N = 2_500
 X = np.linspace(-1, 1, N, dtype=np.float32)
