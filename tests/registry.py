@@ -132,10 +132,13 @@ def _from_blackjax(problem: Problem, step_size: Any) -> Any:
 ALL = (
     over("sgld", affine=True, bias=0.3),
     over("leimkuhler_matthews", affine=True),
-    over("psgld", bias=0.25),
+    # A step of psgld is as long as h at most.
+    over("psgld", far=4.0, bias=0.25),
     over(
         "psgld",
         variant="frozen",
+        # After seven steps G is for ever that of the start.
+        far=0.5,
         fixed={"metric": metrics.rmsprop(decay=0.9, gamma=False, freeze_after=7)},
         bias=0.25,
     ),
@@ -176,6 +179,8 @@ ALL = (
     ),
     under(
         "amagold",
+        # Farther out its energy is off by more than it may be, and it stays where it is.
+        far=4.0,
         fixed={"num_steps": 3},
         noises=("gaussian",),
         freezes=False,

@@ -47,9 +47,9 @@ from sgmcmc.types import Array, Batches, Key, NoiseKind, PyTree
 
 # Of a burn-in: the share in which ξ is held, and that in which it is sought.
 HELD, SOUGHT = 0.4, 0.4
-# What of the energy of a fall is left after the held steps: e^−20 = 2e-9, of a million nats 2e-3;
+# What of the energy of a fall is left after the held steps: e^−12 = 6e-6, of 300,000 nats 2;
 # and the most friction for it, per step.
-FALLS, STEEPEST = 20.0, 0.1
+FALLS, STEEPEST = 12.0, 0.1
 # Of A', over √d: two standard deviations of what the search ends with.
 UNSURE = 0.5
 # Steps that the search remembers, the most that it takes for T_kin/T, and the longest step in 1/ξ.
@@ -59,10 +59,10 @@ MEMORY, HOTTEST, THICKEST = 50.0, 10.0, 10.0
 class Search(eqx.Module):
     """How a burn-in finds ξ: held below step `held`, sought below step `found`, then free.
 
-    Until then A is A' = max(A, min(20/held, 1/10)/h) in friction and noise alike, a Langevin bath
-    that takes e^{−20} of what a fall brings while ξ is held. The excess ξ − A, which gradient noise
-    asks for, is sought by its own equation, T_kin ∝ 1/(A' + ξ − A), with a gain per step in the
-    place of the thermostat's per time:
+    Until then A is A' = max(A, min(12/held, 1/10)/h) in friction and noise alike, a Langevin bath
+    that leaves e^{−12} of what a fall brings while ξ is held. The excess ξ − A, which gradient
+    noise asks for, is sought by its own equation, T_kin ∝ 1/(A' + ξ − A), with a gain per step in
+    the place of the thermostat's per time:
 
         ln(A' + ξ − A) += g (T_kin/T − 1),   g = 1/50, and over the second half 1/(50 + k).
 

@@ -81,6 +81,9 @@ def _tried(
 ) -> Tuning:
     """`tuning` after its trials: halved, and shortened where they came to steeper places."""
     source, temperature = problem.source(kernel), temperature_of(kernel)
+    if mode.spread is not None:
+        # 200 steps are few for a thermostat: what it has not taken out yet is no fault of the step.
+        temperature *= RULES.warmer
     shortened = False
     for _ in range(RULES.max_shortenings):
         tuning, trial = halved_until_good(

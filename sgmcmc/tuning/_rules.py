@@ -50,7 +50,8 @@ class Rules(NamedTuple):
 
     Metrics that change with the position (`psgld`):
         probes: 32; random vectors for the Hessian's diagonal.
-        warmer: 2; the temperature, in T, that the law of such a metric may have.
+        warmer: 2; the temperature, in T, that the law of such a metric may have, and that a
+            thermostat may have in a trial.
 
     Adaptive clocks:
         clock_chains: 8192; chains of the stiffest mode alone.

@@ -118,7 +118,7 @@ def test_a_chosen_step_of_a_thermostat_arrives():
     """`step_size=None` leaves gradient noise of one size to the thermostat: no step of 2e-5."""
     kernel = sgmcmc.sgnht(LINE.posterior, None)
     run = from_everywhere(kernel, each=8, batch_size=50, stream="with_replacement")
-    assert 0.005 < run.tuning.step_size <= 0.5 / np.sqrt(run.tuning.measured["mean noise"])
+    assert 0.003 < run.tuning.step_size <= 0.5 / np.sqrt(run.tuning.measured["mean noise"])
     assert "thermostat" in run.tuning.limits
     ratio, error = variances(run, LINE, 3)
     assert np.all(np.abs(ratio - 1) < 6 * error + 0.2)
@@ -180,11 +180,11 @@ def test_psgld_from_an_optimum(step_size):
 
 
 def test_psgld_on_a_normal_from_zero():
-    """N(0, I) in ten dimensions from 0, where the gradient is 0: ⟨x²⟩ is 1 to 2, and was 500."""
-    target = models.gaussian(np.zeros(10), np.eye(10)).posterior()
+    """N(0, I) in three dimensions from 0, where the gradient is 0: ⟨x²⟩ is 1 to 2, and was 500."""
+    target = models.gaussian(np.zeros(3), np.eye(3)).posterior()
     run = sgmcmc.sample(
-        jax.random.key(0), sgmcmc.psgld(target, 0.05), jnp.zeros(10), num_chains=8,
-        num_samples=3_000, chain_method="vmap", progress=False,
+        jax.random.key(0), sgmcmc.psgld(target, 0.05), jnp.zeros(3), num_chains=16,
+        num_samples=1_000, chain_method="vmap", progress=False,
     )  # fmt: skip
     # With Γ and a memory of 100 steps between N(0, 1) and (ε + |x|) e^{−x²/2}, whose ⟨x²⟩ is 2.
     assert 0.9 < np.mean(np.asarray(run.draws) ** 2) < 2.1
@@ -199,18 +199,29 @@ def network_log_prior(params):
     return -0.5 * (jnp.sum(params["head"] ** 2) + jnp.sum((params["body"] / 0.1) ** 2))
 
 
-@pytest.mark.parametrize("name", ["psgld", "sgnht"])
-def test_a_network_whose_head_begins_at_zero(name):
-    """Where the head is 0 so is the body's gradient; its rms stays that of its prior, .1."""
+def small_network(kernel, **options):
+    """A run from a head of zeros; where it is 0 so is the body's gradient."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 5)).astype(np.float32)
     data = (x, np.sin(x[:, 0]).astype(np.float32))
     start = {"body": jnp.asarray(0.1 * rng.normal(size=(5, 8)), jnp.float32), "head": jnp.zeros(8)}
     target = sgmcmc.Posterior(network_log_likelihood, network_log_prior, data_size=200)
-    kernel = getattr(sgmcmc, name)(target, 1e-3)
-    run = sgmcmc.sample(
-        jax.random.key(0), kernel, start, data, num_chains=4, batch_size=50, num_burnin=0,
-        stream="with_replacement", num_samples=300, collect=["body"], progress=False,
+    return sgmcmc.sample(
+        jax.random.key(0), kernel(target), start, data, num_chains=4, batch_size=50,
+        stream="with_replacement", num_samples=300, progress=False, **options,
     )  # fmt: skip
+
+
+def test_psgld_on_a_network_whose_head_is_zero():
+    """The body's rms stays near the .1 of its start and prior, where it was 6 in a few steps."""
+    metric = metrics.rmsprop(gamma=False)
+    run = small_network(lambda target: sgmcmc.psgld(target, 1e-3, metric=metric), num_burnin=0)
     rms = np.sqrt(np.mean(np.asarray(run.draws["body"]) ** 2, axis=(0, 2, 3)))
     assert rms.max() < 0.25
+
+
+def test_sgnht_on_a_network_whose_head_is_zero():
+    """After a fall of 5,000 nats over 48 parameters the momentum's temperature is T, not T/14."""
+    run = small_network(lambda target: sgmcmc.sgnht(target, 3e-3))
+    temperature = 2 * run.info.kinetic_energy.mean() / 48
+    assert 0.8 < temperature < 1.25
