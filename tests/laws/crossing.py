@@ -1,0 +1,370 @@
+"""Every choice crossed with every other, two at a time: kernels, their maps read off by steps at
+basis points, and the same combinations for the oracle of `recursion`."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+import sgmcmc
+from sgmcmc import clocks, gradients, metrics, streams
+from sgmcmc.gradients._control_variate import Anchor
+from sgmcmc.gradients._saga import Table
+from sgmcmc.types import ClockState
+from tests.laws import recursion
+from tests.laws.recursion import ANCHOR, COMPENSATED, Batch, D, Numbers, Step, Target
+
+N, SIZE, H, FRICTION, TEMPERATURE = 5, 2, 0.12, 1.5, 0.8
+SVRG_EVERY = 2
+
+_RNG = np.random.default_rng(3)
+_ROOTS = 0.4 * _RNG.normal(size=(N, D, D))
+STIFFNESS = np.einsum("nij,nkj->nik", _ROOTS, _ROOTS) + 0.1 * np.eye(D)
+CENTRES = _RNG.normal(size=(N, D))
+DATA = (STIFFNESS, CENTRES)
+PRIOR = 0.3
+PULLS = ((0.5, np.array([1.0, -1.0])), (0.25, np.array([-2.0, 0.5])))
+SCALE = np.array([1.3, 0.8])
+COVARIANCE = np.array([[1.2, 0.4], [0.4, 0.7]])
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "kernel": (
+        *("sgld", "psgld", "leimkuhler_matthews", "sghmc", "compensated"),
+        *("BAOAB", "OBABO", "ABOBA", "UBU", "sort"),
+    ),
+    "stream": ("with_replacement", "reshuffled", "symmetric", "cyclic", "full"),
+    "estimator": ("minibatch", "full", "control_variate", "svrg", "saga"),
+    "metric": ("identity", "diagonal", "dense"),
+    "noise": ("gaussian", "fast"),
+    "schedule": ("constant", "cyclical", "alternating", "two baths", "own clock"),
+    "power": ("1", "0.5"),
+    "local": ("none", "once", "twice"),
+}
+OVERDAMPED = ("sgld", "psgld", "leimkuhler_matthews")
+
+
+class Row(NamedTuple):
+    """A combination: one of `CHOICES` each."""
+
+    kernel: str
+    stream: str
+    estimator: str
+    metric: str
+    noise: str
+    schedule: str
+    power: str
+    local: str
+
+
+# Two choices that are refused together, in the order of `CHOICES`.
+REFUSED = {
+    *((("stream", s), ("estimator", "saga")) for s in CHOICES["stream"][1:]),
+    (("kernel", "sort"), ("estimator", "saga")),
+    *((("stream", s), ("estimator", "full")) for s in CHOICES["stream"][:-1]),
+    *((("kernel", "compensated"), ("stream", s)) for s in CHOICES["stream"][1:]),
+    (("kernel", "compensated"), ("estimator", "full")),
+    (("kernel", "compensated"), ("metric", "dense")),
+}
+# What there is not: psgld's metric is a function of θ.
+ABSENT = {(("kernel", "psgld"), ("metric", metric)) for metric in ("identity", "dense")}
+
+
+def fits(row: Row) -> bool:
+    """Whether no two of its choices are refused or absent."""
+    return not (_pairs(zip(CHOICES, row, strict=True)) & (REFUSED | ABSENT))
+
+
+def crossed(*, seed: int = 0, **fixed: tuple[str, ...]) -> list[Row]:
+    """Rows that fit and hold every pair of choices that does, each the best of 60 at random.
+
+    `fixed`: what is to be chosen from in the place of all.
+    """
+    rng = np.random.default_rng(seed)
+    choices = {**CHOICES, **fixed}
+    items = [(name, choice) for name, options in choices.items() for choice in options]
+    wanted = {p for p in _pairs(items) if p[0][0] != p[1][0]} - REFUSED - ABSENT
+    rows = []
+    while wanted:
+        first, tries = dict(min(wanted)), []
+        while len(tries) < 60:
+            picked = {name: str(rng.choice(options)) for name, options in choices.items()}
+            row = Row(**{**picked, **first})
+            if fits(row):
+                tries.append((len(wanted & _pairs(zip(CHOICES, row, strict=True))), row))
+        rows.append(max(tries, key=lambda scored: scored[0])[1])
+        wanted -= _pairs(zip(CHOICES, rows[-1], strict=True))
+    return rows
+
+
+def _pairs(items: Iterable[tuple[str, str]]) -> set[Any]:
+    """All pairs of (name, choice), in the order of `CHOICES`."""
+    return set(itertools.combinations(items, 2))
+
+
+# --------------------------------------------------------------------------------- the library's
+
+
+class OwnClock(clocks.AbstractClock):
+    """h and h/2 in turn; every other draw weighs 3 times as much."""
+
+    step_size: clocks.Rate
+
+    @property
+    def period(self) -> int:
+        return 2
+
+    def tick(self, state: Any) -> Any:
+        odd = state.count % 2
+        h = self.step_size(state.count)
+        return h / (1 + odd), 1.0 + 2.0 * odd, state._replace(count=state.count + 1)
+
+
+def log_likelihood(theta: Any, example: Any) -> Any:
+    stiffness, centre = example
+    away = theta - centre
+    return -0.5 * jnp.einsum("ni,nij,nj->n", away, stiffness, away)
+
+
+def log_prior(theta: Any) -> Any:
+    return -PRIOR / 2 * jnp.sum(theta**2)
+
+
+def posterior(row: Row) -> Any:
+    """The target of a row."""
+    made = sgmcmc.Posterior(
+        log_likelihood, log_prior, data_size=N, likelihood_power=float(row.power)
+    )
+    for precision, centre in PULLS[: ("none", "once", "twice").index(row.local)]:
+        made = made.localized(jnp.asarray(centre), precision)
+    return made
+
+
+def in_turn(one: float, other: float) -> Any:
+    """A schedule of two numbers."""
+    return clocks.periodic(Partial(_of_two, jnp.asarray([one, other])), 2)
+
+
+def _of_two(numbers: Any, count: Any) -> Any:
+    return numbers[count]
+
+
+def _scales(scale: Any, theta: Any) -> Any:
+    return scale**2 + 0 * theta
+
+
+def kernel(row: Row) -> Any:
+    """The library's kernel; a TypeError or ValueError where it refuses the combination."""
+    cycle = clocks.cyclical(H, num_cycles=1, total_steps=4, exploration=0.25)
+    step_size: Any = {
+        "cyclical": cycle,
+        "alternating": clocks.scheduled(in_turn(H, H / 3)),
+        "own clock": OwnClock(clocks.as_rate(H, "step_size")),
+    }.get(row.schedule, H)
+    temperature = {
+        "cyclical": cycle.temperature(TEMPERATURE),
+        "two baths": in_turn(TEMPERATURE, 0.5),
+    }.get(row.schedule, TEMPERATURE)
+    options: dict[str, Any] = {
+        "temperature": temperature,
+        "noise": row.noise,
+        "metric": {
+            "identity": metrics.identity(),
+            "diagonal": metrics.diagonal(jnp.asarray(SCALE)),
+            "dense": metrics.dense(COVARIANCE),
+        }[row.metric],
+        "gradient": {
+            "minibatch": gradients.minibatch(),
+            "full": gradients.full(),
+            "control_variate": gradients.control_variate(jnp.asarray(ANCHOR)),
+            "svrg": gradients.svrg(SVRG_EVERY),
+            "saga": gradients.saga(),
+        }[row.estimator],
+    }
+    if row.kernel not in OVERDAMPED:
+        friction = in_turn(FRICTION, 0.5) if row.schedule == "two baths" else FRICTION
+        options["friction"] = friction
+    if row.kernel == "psgld":
+        options["metric"] = metrics.position_dependent(Partial(_scales, jnp.asarray(SCALE)))
+    if row.kernel.isupper():
+        return sgmcmc.langevin(posterior(row), step_size, word=row.kernel, **options)
+    if row.kernel == "compensated":
+        options["noise_estimate"] = COMPENSATED
+    name = "sghmc" if row.kernel == "compensated" else row.kernel
+    return getattr(sgmcmc, name)(posterior(row), step_size, **options)
+
+
+@functools.cache
+def epochs_of(name: str) -> tuple[list[Any], list[Batch], list[tuple[int, ...]]]:
+    """The library's batches of a stream, what they should be, and the orders of an epoch."""
+    data = jax.tree.map(jnp.asarray, DATA)
+    if name == "full":
+        return [sgmcmc.Batch(data)], [Batch(tuple(range(N)))], [(0,)]
+    stream, key = streams.from_name(name), jax.random.key(0)
+    if name == "with_replacement":
+        drawn = list(itertools.product(range(N), repeat=SIZE))
+        kinds = sorted({tuple(sorted(rows)) for rows in drawn})
+        made = [streams.gather(stream, streams.Rows(jnp.array(k)), data) for k in kinds]
+        orders = [(kinds.index(tuple(sorted(rows))),) for rows in drawn]
+        return made, [Batch(k) for k in kinds], orders
+    permutations = jnp.array(list(itertools.permutations(range(N))))
+    if stream.order is None:
+        permutations = permutations[:1]
+    length = stream.order(key, 0, N, SIZE).shape[0] if stream.order is not None else N
+    padded = jnp.concatenate([permutations, permutations[:, : length - N]], axis=1)
+    steps = jnp.arange(stream.period(N, SIZE))
+    one = lambda order, t: stream.rows(order, key, t, N, SIZE)  # noqa: E731
+    rows = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(padded, steps)
+    kinds, made, orders = [], [], set()
+    for i, j in np.ndindex(*rows.index.shape[:2]):
+        row = jax.tree.map(lambda x: x[i, j], rows)  # noqa: B023
+        kind = tuple(sorted(np.asarray(row.index)[np.asarray(row.mask)].tolist()))
+        if kind not in kinds:
+            kinds.append(kind)
+            made.append(streams.gather(stream, row, data))
+    index, mask = np.asarray(rows.index), np.asarray(rows.mask)
+    for i in range(len(index)):
+        epoch = [tuple(sorted(x[m].tolist())) for x, m in zip(index[i], mask[i], strict=True)]
+        orders.add(tuple(kinds.index(kind) for kind in epoch))
+    batches = streams.num_batches(N, SIZE)
+    shares = [len(kind) * batches / N if name == "cyclic" else 1.0 for kind in kinds]
+    return made, [Batch(*both) for both in zip(kinds, shares, strict=True)], sorted(orders)
+
+
+# All steps are taken at so many points, so that operations are compiled for one shape.
+POINTS = 1280
+
+
+def library_steps(row: Row, batches: Sequence[Any]) -> list[list[Step]]:
+    """A kernel's steps by phase and batch: `drive` at 0 and at the unit vectors of state and noise.
+
+    Steps are taken a period later than they stand for.
+    """
+    # Without `jit`: 60 programs would take longer to compile than their operations one by one.
+    made, size, phases = kernel(row), recursion.state_size(row.estimator, N), len(numbers(row))
+    live = [*range(D)]
+    live += [*range(D, 2 * D)] if row.kernel not in OVERDAMPED else []
+    live += [*range(2 * D, 3 * D)] if row.kernel == "leimkuhler_matthews" else []
+    live += [*range(3 * D, size)]
+    rows = made.num_normals
+    live += [*range(size, size + rows * D)]
+    units = np.concatenate([np.zeros((1, size + rows * D)), np.eye(size + rows * D)[live]])
+    points = np.tile(units, (phases * len(batches), 1))
+    place = np.repeat(np.arange(phases * len(batches)), len(units))
+    used = len(points)
+    points, place = (np.resize(x, (POINTS, *x.shape[1:])) for x in (points, place))
+    state = _state(row, points[:, :size], phases + place // len(batches))
+    noise = jnp.asarray(points[:, size:].reshape(-1, rows, D))
+    taken = lambda *x: jnp.asarray(np.stack(x)[place % len(batches)])  # noqa: E731
+    stacked = jax.tree.map(taken, *batches)
+    after, info = jax.vmap(made.drive)(noise, state, stacked)
+    values = np.concatenate([_flat(row, after), np.asarray(info.position)], axis=1)
+    weights, steps = np.asarray(info.weight), []
+    for at in range(0, used, len(units)):
+        value = values[at : at + len(units)]
+        # What there is not stands still.
+        slopes = np.eye(size + rows * D, value.shape[1])
+        slopes[size:] = 0.0
+        slopes[live] = value[1:] - value[0]
+        whole, spread = np.eye(size + 1), np.zeros((size + 1, size + 1))
+        whole[:size, :size], whole[:size, size] = slopes[:size, :size].T, value[0, :size]
+        spread[:size, :size] = slopes[size:, :size].T @ slopes[size:, :size]
+        record = np.column_stack([slopes[:size, size:].T, value[0, size:]])
+        heat = slopes[size:, size:].T @ slopes[size:, size:]
+        steps.append(Step(whole, spread, record, heat, float(weights[at])))
+    return [steps[p * len(batches) : (p + 1) * len(batches)] for p in range(phases)]
+
+
+def _state(row: Row, points: np.ndarray, counts: np.ndarray) -> sgmcmc.State:
+    """States, [point, …], of θ, momentum, last noise and memory."""
+    position, momentum, last = (jnp.asarray(points[:, k * D : (k + 1) * D]) for k in range(3))
+    memory = jnp.asarray(points[:, 3 * D :].reshape(len(points), -1, D))
+    extra = {"leimkuhler_matthews": {"last": last}, "compensated": {"noise_estimate": ()}}
+    return sgmcmc.State(
+        position,
+        () if row.kernel in OVERDAMPED else momentum,
+        _memory(row, memory),
+        (),
+        ClockState(jnp.asarray(counts, jnp.int32)),
+        extra.get(row.kernel, {}),
+    )
+
+
+def _memory(row: Row, memory: Any) -> Any:
+    """The estimator's state, of SVRG's snapshots or SAGA's tables."""
+    if row.estimator == "saga":
+        return Table(memory, memory.sum(axis=1))
+    if row.estimator not in ("svrg", "control_variate"):
+        return ()
+    fixed = row.estimator == "control_variate"
+    at = jnp.broadcast_to(ANCHOR, (len(memory), D)) if fixed else memory[:, 0]
+    forces = jnp.einsum("nij,pnj->pi", STIFFNESS, at[:, None] - CENTRES) * float(row.power)
+    return forces if fixed else Anchor(at, forces)
+
+
+def _flat(row: Row, state: Any) -> np.ndarray:
+    """θ, momentum, last noise and memory of states, zeros where there is none."""
+    nothing = jnp.zeros_like(state.position)
+    parts = [state.position, nothing if row.kernel in OVERDAMPED else state.momentum]
+    parts += [state.extra["last"] if row.kernel == "leimkuhler_matthews" else nothing]
+    if row.estimator == "svrg":
+        parts += [state.estimator.position]
+    if row.estimator == "saga":
+        table = state.estimator
+        np.testing.assert_allclose(table.total, table.rows.sum(axis=1), atol=1e-12)
+        parts += [table.rows.reshape(len(nothing), -1)]
+    return np.concatenate([np.asarray(part) for part in parts], axis=1)
+
+
+# ---------------------------------------------------------------------------------- the oracle's
+
+
+def target(row: Row) -> Target:
+    pulls = PULLS[: ("none", "once", "twice").index(row.local)]
+    return Target(STIFFNESS, CENTRES, PRIOR, float(row.power), pulls)
+
+
+def factor(row: Row) -> np.ndarray:
+    """L, whose L Lᵀ is the metric."""
+    return {
+        "identity": np.eye(D),
+        "diagonal": np.diag(SCALE),
+        "dense": np.linalg.cholesky(COVARIANCE),
+    }[row.metric]
+
+
+def numbers(row: Row) -> list[Numbers]:
+    """h, γ, T and weight at each step of a period."""
+    usual = Numbers(H, FRICTION, TEMPERATURE, 1.0)
+    if row.schedule == "cyclical":
+        steps = [H / 2 * (math.cos(math.pi * k / 4) + 1) for k in range(4)]
+        quiet = Numbers(steps[0], FRICTION, 0.0, 0.0)
+        return [quiet, *(Numbers(h, FRICTION, TEMPERATURE, h / H) for h in steps[1:])]
+    other = {
+        "alternating": usual._replace(h=H / 3, weight=1 / 3),
+        "two baths": usual._replace(friction=0.5, temperature=0.5),
+        "own clock": usual._replace(h=H / 2, weight=3.0),
+    }
+    return [usual, other[row.schedule]] if row.schedule in other else [usual]
+
+
+def oracle_steps(row: Row, batches: Sequence[Batch]) -> list[list[Step]]:
+    """The same steps from the schemes' own formulas."""
+    given = target(row), row.estimator
+    return [
+        [recursion.step(row.kernel, *given, batch, factor(row), n) for batch in batches]
+        for n in numbers(row)
+    ]
+
+
+def law(row: Row, steps: Sequence[Sequence[Step]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of the draws, by the oracle's recursion."""
+    steps, refreshed = recursion.reduced(steps, recursion.refresh(row.estimator, N))
+    return recursion.law(steps, epochs_of(row.stream)[2], refreshed, SVRG_EVERY)
