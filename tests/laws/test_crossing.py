@@ -4,6 +4,8 @@ The rows of `crossing.crossed` hold every pair of choices: kernels, streams of b
 not divide the data, estimators, metrics, noise, schedules, powers, pulls.
 """
 
+from itertools import chain
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +35,7 @@ def test_steps_are_those_of_the_formulas(row):
     size = None if row.stream == "full" else crossing.SIZE
     data_and_stream(kernel.posterior, crossing.DATA, row.stream, size, kernel.traits.batches)
     got, wanted = crossing.library_steps(row, made), crossing.oracle_steps(row, batches)
-    for one, other in zip(sum(got, []), sum(wanted, []), strict=True):
+    for one, other in zip(chain.from_iterable(got), chain.from_iterable(wanted), strict=True):
         for field, value in one._asdict().items():
             np.testing.assert_allclose(value, getattr(other, field), atol=1e-11, err_msg=field)
 
