@@ -15,7 +15,7 @@ from sgmcmc.kernels._flows import LANGEVIN
 from sgmcmc.kernels._splitting import SplittingKernel
 from sgmcmc.kernels._words import Word, plan, table
 from sgmcmc.tuning._oscillator import has_law, swept_heat, variance
-from sgmcmc.tuning._record import auto_friction
+from sgmcmc.tuning._record import SHIFT, auto_friction, lasting
 from sgmcmc.tuning._rules import RULES
 
 OBABO = plan("OBABO", table(*LANGEVIN))
@@ -95,8 +95,8 @@ def limits_of(
     if slope is not None and 2 <= sweep.steps <= RULES.longest_sweep:
         shifted = _unshifted(slope, curvature, temperature, sweep.steps, overdamped)
         if shifted < math.inf:
-            limits["shift by sweeps"] = shifted
-    return (auto_friction(min(limits.values())) if auto else None), limits
+            limits[SHIFT] = shifted
+    return (auto_friction(lasting(limits)) if auto else None), limits
 
 
 def _cooled(spread: Spread, friction: float | None, temperature: float) -> dict[str, float]:

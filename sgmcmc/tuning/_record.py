@@ -47,7 +47,10 @@ class Tuning(NamedTuple):
 
     def at(self, step_size: float) -> Tuning:
         """The same at another step, and the friction that goes with it."""
-        friction = None if self.friction is None else auto_friction(step_size)
+        if self.friction is None:
+            return self._replace(step_size=step_size)
+        held = self.limits.get(SHIFT, float("inf")) <= step_size * (1 + 1e-6)
+        friction = auto_friction(lasting(self.limits) if held else step_size)
         return self._replace(step_size=step_size, friction=friction)
 
     def costing(self, gradient_evaluations: float) -> Tuning:
@@ -65,6 +68,18 @@ class Tuning(NamedTuple):
             f"(limits: {limits}; curvature {self.curvature:.3g}, gradient noise "
             f"{self.gradient_noise:.3g}{measured}; {self.gradient_evaluations:,.0f} gradients)"
         )
+
+
+SHIFT = "shift by sweeps"
+"""The limit that no friction moves."""
+
+
+def lasting(limits: dict[str, float]) -> float:
+    """The step by which `friction="auto"` goes: that of all limits but `SHIFT`.
+
+    A shorter step for its sake needs no more friction, which would only make chains slower.
+    """
+    return min(limit for name, limit in limits.items() if name != SHIFT)
 
 
 def auto_friction(step_size: float) -> float:

@@ -12,7 +12,8 @@ class Rules(NamedTuple):
         tolerance: 0.05; the relative error of the stiffest mode's ⟨x²⟩ that discretisation,
             gradient noise and an adaptive clock may each make; and the shift of a mean by
             sweeps, in standard deviations.
-        friction_steps: 10; `friction="auto"` is γ = 1/(10 h).
+        friction_steps: 10; `friction="auto"` is γ = 1/(10 h), h the longest step that all limits
+            but the shift by sweeps allow.
         flattest: 1e-4; directions of noise count as curved by this share of λ at least, and so
             as a little hotter than they are.
         longest_sweep: 2¹⁶ steps; longer sweeps count as independent batches, which are never

@@ -17,6 +17,7 @@ from sgmcmc._curvature import draw_batches, gradient_noise
 from sgmcmc.streams._source import Source
 from sgmcmc.tuning import Rules
 from sgmcmc.tuning._limits import Sweep, limits_of
+from sgmcmc.tuning._record import Tuning, auto_friction
 
 SIGNS = jnp.asarray([1.0, -1.0] * 4)
 A, BETA, K = 24.0, 0.5, 8
@@ -76,6 +77,15 @@ def test_the_step_for_it(overdamped):
     h = limits["shift by sweeps"]
     c = h / 4 if overdamped else h**2 * (K + 1) / 12
     np.testing.assert_allclose(c * slope[0] / slope[1] ** 0.5, Rules().tolerance, rtol=1e-6)
+    # No friction takes the force away: "auto" goes by the other limits.
+    untuned = sgmcmc.baoab(POSTERIOR, None, friction="auto")
+    friction, limits = limits_of(untuned, 1.0, noise.pairs, 1.0, Sweep(K), slope)
+    others = min(limit for name, limit in limits.items() if name != "shift by sweeps")
+    assert others > limits["shift by sweeps"]
+    assert friction == auto_friction(others)
+    tuning = Tuning(0.0, friction, 1.0, 1.0, limits, "", 0, 0.0)
+    assert tuning.at(limits["shift by sweeps"]).friction == friction
+    assert tuning.at(0.01).friction == auto_friction(0.01)
     # A longer sweep than 1/ω moves the mean by no more than this, at any step.
     _, limits = limits_of(kernel, 1.0, noise.pairs, 1.0, Sweep(K), (0.6, 1.0))
     assert "shift by sweeps" not in limits
