@@ -57,11 +57,18 @@ class Problem(NamedTuple):
 
     @property
     def measured(self) -> Source:
-        """The batches that curvature and noise are measured on: whole sweeps in random order."""
-        # A sweep of one's own in random order may be cut in another way.
+        """The batches that curvature and noise are measured on: whole sweeps in random order.
+
+        Their noise is (N − n)/(N − 1) of that of batches drawn with replacement, which are measured
+        themselves where that is less than .9. A sweep of one's own in random order may be cut in
+        another way than ours.
+        """
         own = self.stream.law == "sweep"
-        stream = self.stream if own else streams.reshuffled()
-        return Source(stream, self.batch_size, self.data)
+        swept = Source(self.stream if own else streams.reshuffled(), self.batch_size, self.data)
+        data_size, batch_size = swept.sizes
+        if self.stream.law == "independent" and 10 * (batch_size - 1) > data_size - 1:
+            return swept._replace(stream=streams.with_replacement())
+        return swept
 
     @property
     def num_measured(self) -> int:

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 
 import sgmcmc
 from sgmcmc import diagnostics, streams
+from sgmcmc._curvature import draw_batches, gradient_noise
 from sgmcmc.kernels._flows import LANGEVIN
 from sgmcmc.kernels._words import plan, table
 from sgmcmc.streams._streams import unevenness
@@ -17,6 +18,7 @@ from sgmcmc.tuning import Rules
 from sgmcmc.tuning import _limits as limits
 from sgmcmc.tuning import _oscillator as oscillator
 from sgmcmc.tuning import _trial as trial
+from sgmcmc.tuning._problem import Problem
 from tests.laws import samplers
 
 ALLOWED = Rules().tolerance
@@ -195,6 +197,25 @@ def test_a_sweep_may_be_longer():
         independent = np.sqrt(ALLOWED / (5 * run.tuning.gradient_noise))
         assert allowed[stream] >= independent * (1 - 1e-6)
     assert allowed["reshuffled"] > 1.5 * allowed["with_replacement"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_the_noise_of_large_batches_drawn_with_replacement(batch_size):
+    """250/n, also where n is most of N = 4 or all: a sweep's batches would have a third, or none.
+
+    Over 16 keys of 32 batches, whose mean variance has an error of 6% at most.
+    """
+    posterior, signs = posterior_of_four()
+    at, stream = jnp.zeros(1), streams.with_replacement()
+    problem = Problem(at, signs, stream, batch_size, 0)
+    kernel = sgmcmc.sgld(posterior, 0.1)
+
+    def measured(key):
+        batches = draw_batches(problem.measured, key, problem.num_measured, True)
+        return gradient_noise(kernel, at, batches, signs, at, jnp.ones(1)).stiffest[0]
+
+    found = jnp.mean(jax.vmap(measured)(jax.random.split(jax.random.key(0), 16)))
+    np.testing.assert_allclose(found, 250 / batch_size, rtol=0.25)
 
 
 def trials_of(dimensions, temperature, seed, count):
