@@ -185,11 +185,17 @@ def test_gamma_uses_the_batch_of_its_gradient():
 
 
 def test_where_the_gradient_vanishes():
-    """At a stationary point V = 0: G = 1/ε, Γ = 0, and nothing is NaN."""
-    kernel = sgmcmc.psgld(samplers.harmonic(), 0.1, metric=metrics.rmsprop(epsilon=0.5))
-    state, info = kernel.drive(jnp.ones((1, 2)), kernel.init(jnp.zeros(2), jax.random.key(0)), None)
-    assert bool(info.finite)
-    np.testing.assert_allclose(state.position, np.sqrt(2 * 0.1 / 0.5), rtol=1e-12)
+    """At a stationary point V begins with a T ‖H_i‖ = .99: G = 1/(ε + √.99), and nothing is NaN.
+
+    At a = 0, without a memory, V = 0: G = 1/ε, Γ = 0.
+    """
+    for decay, scale in ((0.99, 1 / (0.5 + np.sqrt(0.99))), (0.0, 2.0)):
+        metric = metrics.rmsprop(decay=decay, epsilon=0.5)
+        kernel = sgmcmc.psgld(samplers.harmonic(), 0.1, metric=metric)
+        first = kernel.init(jnp.zeros(2), jax.random.key(0))
+        state, info = kernel.drive(jnp.ones((1, 2)), first, None)
+        assert bool(info.finite)
+        np.testing.assert_allclose(state.position, np.sqrt(2 * 0.1 * scale), rtol=1e-6)
 
 
 def test_the_optimizer_at_temperature_zero():
