@@ -265,8 +265,13 @@ def wide(tree: PyTree) -> PyTree:
 
 
 def rounded(tree: PyTree, like: PyTree) -> PyTree:
-    """Each leaf in the dtype of its place in `like`."""
-    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), tree, like)
+    """Each leaf in the dtype of its place in `like`; as it is where random words stood there."""
+
+    def one(x: Array, y: Array) -> Array:
+        kept = x.dtype == y.dtype or not jnp.issubdtype(y.dtype, jnp.inexact)
+        return x if kept else x.astype(y.dtype)
+
+    return jax.tree.map(one, tree, like)
 
 
 def widened(values: Array) -> Array:

@@ -228,6 +228,9 @@ def _held(value: Any) -> dict[str, Any]:
         return {}
 
 
+DESCRIPTORS = (property, functools.cached_property, staticmethod, classmethod)
+
+
 class _Reader:
     """Marks of values, each read once; `posteriors` are those met on the way, without functions."""
 
@@ -266,12 +269,14 @@ class _Reader:
                 return self._function(value)
             case Posterior():
                 self.posteriors.append(value)
-                numbers = (value.likelihood_power, value.center, value.precision, value.data_size)
-                return self._all("posterior", numbers)
+                pull = (value.center, value.precision, value.offset)
+                return self._all("posterior", (value.likelihood_power, *pull, value.data_size))
             case type():
                 return self._class(value)
             case property():
                 return self._all("property", (value.fget,))
+            case functools.cached_property():
+                return self._all("property", (value.func,))
             case staticmethod() | classmethod():
                 return self._all("method", (value.__func__,))
             case types.ModuleType():
@@ -296,7 +301,7 @@ class _Reader:
         if inner is not value:  # jax.jit, custom_jvp and their kin; the latter have rules beside
             rules = [x for x in _held(value).values() if isinstance(x, types.FunctionType)]
             return self._all("wrapped", (inner, *rules))
-        if inspect.isroutine(value) or isinstance(value, np.ufunc):
+        if isinstance(value, np.ufunc) or (inspect.isroutine(value) and "__name__" in dir(value)):
             return _joined("builtin", value.__name__)
         if isinstance(value, np.dtype):
             return _joined("dtype", str(value))
@@ -320,10 +325,10 @@ class _Reader:
         for name, value in sorted(vars(kind).items()):
             if name != "__call__" and name.startswith("__"):
                 continue
-            if not isinstance(value, property | staticmethod | classmethod):
+            if not isinstance(value, DESCRIPTORS):
                 # Asked of the class, a method comes without what equinox wraps around it.
                 value = operator.attrgetter(name)(kind)
-            if inspect.isroutine(value) or isinstance(value, property) or not name.startswith("_"):
+            if inspect.isroutine(value) or isinstance(value, DESCRIPTORS) or not name.startswith("_"):
                 parts += [name, value]
         bases = [base for base in kind.__bases__ if not _is_library(base.__module__)]
         return self._all("class", [*parts, *bases])
