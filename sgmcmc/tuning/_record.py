@@ -49,9 +49,10 @@ class Tuning(NamedTuple):
         """The same at another step, and the friction that goes with it."""
         if self.friction is None:
             return self._replace(step_size=step_size)
-        held = self.limits.get(SHIFT, float("inf")) <= step_size * (1 + 1e-6)
-        friction = auto_friction(lasting(self.limits) if held else step_size)
-        return self._replace(step_size=step_size, friction=friction)
+        others, longest = lasting(self.limits), step_size
+        if self.limits.get(SHIFT, others) < others:
+            longest = max(step_size, others)
+        return self._replace(step_size=step_size, friction=auto_friction(longest))
 
     def costing(self, gradient_evaluations: float) -> Tuning:
         """The same with that many more minibatch gradients spent."""

@@ -85,7 +85,9 @@ def test_the_step_for_it(overdamped):
     assert friction == auto_friction(others)
     tuning = Tuning(0.0, friction, 1.0, 1.0, limits, "", 0, 0.0)
     assert tuning.at(limits["shift by sweeps"]).friction == friction
-    assert tuning.at(0.01).friction == auto_friction(0.01)
+    assert tuning.at(2 * others).friction == auto_friction(2 * others)
+    without = {"stability": 1.0, "shift by sweeps": 2.0}
+    assert tuning._replace(limits=without).at(0.5).friction == auto_friction(0.5)
     # A longer sweep than 1/ω moves the mean by no more than this, at any step.
     _, limits = limits_of(kernel, 1.0, noise.pairs, 1.0, Sweep(K), (0.6, 1.0))
     assert "shift by sweeps" not in limits
