@@ -328,7 +328,11 @@ class _Reader:
             if not isinstance(value, DESCRIPTORS):
                 # Asked of the class, a method comes without what equinox wraps around it.
                 value = operator.attrgetter(name)(kind)
-            if inspect.isroutine(value) or isinstance(value, DESCRIPTORS) or not name.startswith("_"):
+            if (
+                inspect.isroutine(value)
+                or isinstance(value, DESCRIPTORS)
+                or not name.startswith("_")
+            ):
                 parts += [name, value]
         bases = [base for base in kind.__bases__ if not _is_library(base.__module__)]
         return self._all("class", [*parts, *bases])

@@ -37,8 +37,8 @@ COVARIANCE = np.array([[1.2, 0.4], [0.4, 0.7]])
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "kernel": (
-        *("sgld", "psgld", "leimkuhler_matthews", "sghmc", "compensated"),
-        *("BAOAB", "OBABO", "ABOBA", "UBU", "sort"),
+        *("sgld", "leimkuhler_matthews", "sghmc", "compensated"),
+        *("BAOAB", "ABOBA", "UBU", "sort"),
     ),
     "stream": ("with_replacement", "reshuffled", "symmetric", "cyclic", "full"),
     "estimator": ("minibatch", "full", "control_variate", "svrg", "saga"),
@@ -48,7 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "power": ("1", "0.5"),
     "local": ("none", "once", "twice"),
 }
-OVERDAMPED = ("sgld", "psgld", "leimkuhler_matthews")
+OVERDAMPED = ("sgld", "leimkuhler_matthews")
 
 
 class Row(NamedTuple):
@@ -73,29 +73,23 @@ REFUSED = {
     (("kernel", "compensated"), ("estimator", "full")),
     (("kernel", "compensated"), ("metric", "dense")),
 }
-# What there is not: psgld's metric is a function of θ.
-ABSENT = {(("kernel", "psgld"), ("metric", metric)) for metric in ("identity", "dense")}
 
 
 def fits(row: Row) -> bool:
-    """Whether no two of its choices are refused or absent."""
-    return not (_pairs(zip(CHOICES, row, strict=True)) & (REFUSED | ABSENT))
+    """Whether no two of its choices are refused together."""
+    return not (_pairs(zip(CHOICES, row, strict=True)) & REFUSED)
 
 
-def crossed(*, seed: int = 0, **fixed: tuple[str, ...]) -> list[Row]:
-    """Rows that fit and hold every pair of choices that does, each the best of 60 at random.
-
-    `fixed`: what is to be chosen from in the place of all.
-    """
+def crossed(seed: int = 0) -> list[Row]:
+    """Rows that fit and hold every pair of choices that does, each the best of 60 at random."""
     rng = np.random.default_rng(seed)
-    choices = {**CHOICES, **fixed}
-    items = [(name, choice) for name, options in choices.items() for choice in options]
-    wanted = {p for p in _pairs(items) if p[0][0] != p[1][0]} - REFUSED - ABSENT
+    items = [(name, choice) for name, options in CHOICES.items() for choice in options]
+    wanted = {p for p in _pairs(items) if p[0][0] != p[1][0]} - REFUSED
     rows = []
     while wanted:
         first, tries = dict(min(wanted)), []
         while len(tries) < 60:
-            picked = {name: str(rng.choice(options)) for name, options in choices.items()}
+            picked = {name: str(rng.choice(options)) for name, options in CHOICES.items()}
             row = Row(**{**picked, **first})
             if fits(row):
                 tries.append((len(wanted & _pairs(zip(CHOICES, row, strict=True))), row))
@@ -156,10 +150,6 @@ def _of_two(numbers: Any, count: Any) -> Any:
     return numbers[count]
 
 
-def _scales(scale: Any, theta: Any) -> Any:
-    return scale**2 + 0 * theta
-
-
 def kernel(row: Row) -> Any:
     """The library's kernel; a TypeError or ValueError where it refuses the combination."""
     cycle = clocks.cyclical(H, num_cycles=1, total_steps=4, exploration=0.25)
@@ -191,8 +181,6 @@ def kernel(row: Row) -> Any:
     if row.kernel not in OVERDAMPED:
         friction = in_turn(FRICTION, 0.5) if row.schedule == "two baths" else FRICTION
         options["friction"] = friction
-    if row.kernel == "psgld":
-        options["metric"] = metrics.position_dependent(Partial(_scales, jnp.asarray(SCALE)))
     if row.kernel.isupper():
         return sgmcmc.langevin(posterior(row), step_size, word=row.kernel, **options)
     if row.kernel == "compensated":
@@ -204,42 +192,47 @@ def kernel(row: Row) -> Any:
 @functools.cache
 def epochs_of(name: str) -> tuple[list[Any], list[Batch], list[tuple[int, ...]]]:
     """The library's batches of a stream, what they should be, and the orders of an epoch."""
-    data = jax.tree.map(jnp.asarray, DATA)
     if name == "full":
-        return [sgmcmc.Batch(data)], [Batch(tuple(range(N)))], [(0,)]
-    stream, key = streams.from_name(name), jax.random.key(0)
+        return [sgmcmc.Batch(jax.tree.map(jnp.asarray, DATA))], [Batch(tuple(range(N)))], [(0,)]
     if name == "with_replacement":
         drawn = list(itertools.product(range(N), repeat=SIZE))
         kinds = sorted({tuple(sorted(rows)) for rows in drawn})
-        made = [streams.gather(stream, streams.Rows(jnp.array(k)), data) for k in kinds]
-        orders = [(kinds.index(tuple(sorted(rows))),) for rows in drawn]
-        return made, [Batch(k) for k in kinds], orders
-    permutations = jnp.array(list(itertools.permutations(range(N))))
-    if stream.order is None:
-        permutations = permutations[:1]
-    length = stream.order(key, 0, N, SIZE).shape[0] if stream.order is not None else N
-    padded = jnp.concatenate([permutations, permutations[:, : length - N]], axis=1)
-    steps = jnp.arange(stream.period(N, SIZE))
-    one = lambda order, t: stream.rows(order, key, t, N, SIZE)  # noqa: E731
-    rows = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(padded, steps)
+        made = [_batch(streams.Rows(np.array(kind))) for kind in kinds]
+        return made, [Batch(k) for k in kinds], [(kinds.index(tuple(sorted(r))),) for r in drawn]
+    rows = _all_rows(streams.from_name(name))
     kinds, made, orders = [], [], set()
-    for i, j in np.ndindex(*rows.index.shape[:2]):
-        row = jax.tree.map(lambda x: x[i, j], rows)  # noqa: B023
-        kind = tuple(sorted(np.asarray(row.index)[np.asarray(row.mask)].tolist()))
-        if kind not in kinds:
-            kinds.append(kind)
-            made.append(streams.gather(stream, row, data))
-    index, mask = np.asarray(rows.index), np.asarray(rows.mask)
-    for i in range(len(index)):
-        epoch = [tuple(sorted(x[m].tolist())) for x, m in zip(index[i], mask[i], strict=True)]
-        orders.add(tuple(kinds.index(kind) for kind in epoch))
-    batches = streams.num_batches(N, SIZE)
-    shares = [len(kind) * batches / N if name == "cyclic" else 1.0 for kind in kinds]
-    return made, [Batch(*both) for both in zip(kinds, shares, strict=True)], sorted(orders)
+    for i in range(len(rows.index)):
+        epoch = []
+        for j in range(rows.index.shape[1]):
+            row = jax.tree.map(lambda x: x[i, j], rows)  # noqa: B023
+            kind = tuple(sorted(row.index[row.mask].tolist()))
+            if kind not in kinds:
+                kinds.append(kind)
+                made.append(_batch(row))
+            epoch.append(kinds.index(kind))
+        orders.add(tuple(epoch))
+    # In a fixed order a batch takes n_j K/N of a step.
+    share = streams.num_batches(N, SIZE) / N if name == "cyclic" else None
+    wanted = [Batch(kind, 1.0 if share is None else len(kind) * share) for kind in kinds]
+    return made, wanted, sorted(orders)
 
 
-# All steps are taken at so many points, so that operations are compiled for one shape.
-POINTS = 1280
+def _all_rows(stream: Any) -> streams.Rows:
+    """[order, step, …] of an epoch, for every order of the examples; all as likely."""
+    key, orders = jax.random.key(0), np.array(list(itertools.permutations(range(N))))
+    if stream.order is None:
+        orders = orders[:1]
+    else:  # as long as the stream has them: a permutation, and where it is padded, its beginning
+        length = len(stream.order(key, 0, N, SIZE))
+        orders = np.concatenate([orders, orders[:, : length - N]], axis=1)
+    one = lambda order, t: stream.rows(order, key, t, N, SIZE)  # noqa: E731
+    over = jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))
+    return jax.tree.map(np.asarray, over(orders, np.arange(stream.period(N, SIZE))))
+
+
+def _batch(rows: streams.Rows) -> sgmcmc.Batch:
+    data = tuple(x[rows.index] for x in DATA)
+    return jax.tree.map(jnp.asarray, sgmcmc.Batch(data, rows.index, rows.mask, rows.share))
 
 
 def library_steps(row: Row, batches: Sequence[Any]) -> list[list[Step]]:
@@ -247,7 +240,6 @@ def library_steps(row: Row, batches: Sequence[Any]) -> list[list[Step]]:
 
     Steps are taken a period later than they stand for.
     """
-    # Without `jit`: 60 programs would take longer to compile than their operations one by one.
     made, size, phases = kernel(row), recursion.state_size(row.estimator, N), len(numbers(row))
     live = [*range(D)]
     live += [*range(D, 2 * D)] if row.kernel not in OVERDAMPED else []
@@ -258,16 +250,16 @@ def library_steps(row: Row, batches: Sequence[Any]) -> list[list[Step]]:
     units = np.concatenate([np.zeros((1, size + rows * D)), np.eye(size + rows * D)[live]])
     points = np.tile(units, (phases * len(batches), 1))
     place = np.repeat(np.arange(phases * len(batches)), len(units))
-    used = len(points)
-    points, place = (np.resize(x, (POINTS, *x.shape[1:])) for x in (points, place))
     state = _state(row, points[:, :size], phases + place // len(batches))
     noise = jnp.asarray(points[:, size:].reshape(-1, rows, D))
     taken = lambda *x: jnp.asarray(np.stack(x)[place % len(batches)])  # noqa: E731
     stacked = jax.tree.map(taken, *batches)
-    after, info = jax.vmap(made.drive)(noise, state, stacked)
+    # A loop, whose body compiles in less time than a batch of steps, or their operations in turn.
+    over = lambda given: jax.lax.map(lambda one: made.drive(*one), given)  # noqa: E731
+    after, info = jax.jit(over)((noise, state, stacked))
     values = np.concatenate([_flat(row, after), np.asarray(info.position)], axis=1)
     weights, steps = np.asarray(info.weight), []
-    for at in range(0, used, len(units)):
+    for at in range(0, len(points), len(units)):
         value = values[at : at + len(units)]
         # What there is not stands still.
         slopes = np.eye(size + rows * D, value.shape[1])

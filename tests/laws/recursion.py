@@ -185,7 +185,7 @@ def _flow(walk: Walk, t: float, n: Numbers) -> None:
 
 
 def overdamped(name: str, walk: Walk, n: Numbers) -> np.ndarray:
-    """sgld; psgld, its metric standing still; leimkuhler_matthews."""
+    """sgld and leimkuhler_matthews."""
     force = -n.h * walk.gradient(walk.position)
     noise = walk.normals()
     if name == "leimkuhler_matthews":
@@ -196,44 +196,34 @@ def overdamped(name: str, walk: Walk, n: Numbers) -> np.ndarray:
     return walk.position
 
 
-def euler(name: str, walk: Walk, n: Numbers) -> np.ndarray:
-    """euler_maruyama: θ with the old momentum; sghmc: with the new one."""
+def symplectic_euler(name: str, walk: Walk, n: Numbers) -> np.ndarray:
+    """sghmc: θ with the new momentum; compensated: less noise, by what V̂ stands for."""
     taken = COMPENSATED * n.h**2 * np.diag(walk.factor.T @ walk.factor)
     heat = 2 * n.friction * n.temperature * n.h - (taken if name == "compensated" else 0.0)
-    heat = np.maximum(heat * np.ones(D), 0.0)
-    rubbed = (1 - n.h * n.friction) * walk.momentum - n.h * walk.gradient(walk.position)
-    new = rubbed + np.sqrt(heat)[:, None] * walk.normals()
-    walk.drift(n.h * (walk.momentum if name == "euler_maruyama" else new))
-    walk.momentum = new
+    noise = np.sqrt(np.maximum(heat * np.ones(D), 0.0))[:, None] * walk.normals()
+    force = -n.h * walk.gradient(walk.position)
+    walk.momentum = (1 - n.h * n.friction) * walk.momentum + force + noise
+    walk.drift(n.h * walk.momentum)
     return walk.position
 
 
-def third_order(name: str, walk: Walk, n: Numbers) -> np.ndarray:
-    """sort and quicsort as the papers write them; sort is begun at its first gradient."""
+def sort(walk: Walk, n: Numbers) -> np.ndarray:
+    """SORT as its paper writes it, begun at its first gradient, where the record is."""
     h, gamma = n.h, n.friction
     sizes = np.sqrt(2 * gamma * n.temperature * h / np.array([1.0, 12.0, 720.0]))
     w, b, k = (size * walk.normals() for size in sizes)
     phi = lambda t: (1 - math.exp(-gamma * t)) / gamma  # noqa: E731
     psi = lambda t: (math.exp(-gamma * t) + gamma * t - 1) / gamma**2  # noqa: E731
     e, half, delta = math.exp(-gamma * h), math.exp(-gamma * h / 2), (w - 12 * k) / h
-    start, factor = walk.position, walk.factor
-    if name == "sort":
-        g0 = walk.gradient(start)
-        v1 = walk.momentum - h / 6 * g0 + b + 6 * k
-        g1 = walk.gradient(start + factor @ (phi(h / 2) * v1 + psi(h / 2) * (delta - g0)))
-        walk.drift(phi(h) * v1 + psi(h) * (delta - g0 / 3 - 2 * g1 / 3))
-        kicks = h * (e * g0 / 6 + 2 * half * g1 / 3)
-        walk.momentum = e * v1 - kicks + phi(h) * delta - (b - 6 * k)
-        return start
-    v1 = walk.momentum + b + 6 * k
-    left, right = (0.5 - math.sqrt(3) / 6) * h, (0.5 + math.sqrt(3) / 6) * h
-    g1 = walk.gradient(start + factor @ (phi(left) * v1 + psi(left) * delta))
-    node = phi(right) * v1 + psi(right) * delta - h * phi(h / 3) * g1
-    g2 = walk.gradient(start + factor @ node)
-    walk.drift(phi(h) * v1 + psi(h) * delta - h / 2 * (phi(right) * g1 + phi(left) * g2))
-    kicks = h / 2 * (math.exp(-gamma * right) * g1 + math.exp(-gamma * left) * g2)
+    start = walk.position
+    g0 = walk.gradient(start)
+    v1 = walk.momentum - h / 6 * g0 + b + 6 * k
+    middle = phi(h / 2) * v1 + psi(h / 2) * (delta - g0)
+    g1 = walk.gradient(start + walk.factor @ middle)
+    walk.drift(phi(h) * v1 + psi(h) * (delta - g0 / 3 - 2 * g1 / 3))
+    kicks = h * (e * g0 / 6 + 2 * half * g1 / 3)
     walk.momentum = e * v1 - kicks + phi(h) * delta - (b - 6 * k)
-    return walk.position
+    return start
 
 
 # V̂ of the compensated sghmc.
@@ -247,12 +237,12 @@ def step(
     walk = Walk(target, estimator, batch, factor)
     if name.isupper():
         record = word(name, walk, n)
-    elif name in ("sgld", "psgld", "leimkuhler_matthews"):
+    elif name in ("sgld", "leimkuhler_matthews"):
         record = overdamped(name, walk, n)
-    elif name in ("sort", "quicsort"):
-        record = third_order(name, walk, n)
+    elif name == "sort":
+        record = sort(walk, n)
     else:
-        record = euler(name, walk, n)
+        record = symplectic_euler(name, walk, n)
     state, cut = walk.state(), walk.size + 1
     matrix, spread = np.eye(cut), np.zeros((cut, cut))
     matrix[:-1] = state[:, :cut]
