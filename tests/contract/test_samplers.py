@@ -19,7 +19,7 @@ STARTS = ("zero", "prior", "far", "mode")
 
 
 class Count:
-    """How often the likelihood was traced; what is in slots is no part of a function's fingerprint."""
+    """How often the likelihood was traced; what is in slots is in no fingerprint."""
 
     __slots__ = ("made",)
 
