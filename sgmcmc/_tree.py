@@ -55,7 +55,9 @@ class ByIdentity(eqx.Module):
 
         def __getattribute__(self, name: str) -> Any:
             found = super().__getattribute__(name)
-            return Method(found.__func__, self) if type(found) is _BoundMethod else found
+            # A field may hold a method of another module, which stays that one's.
+            own = type(found) is _BoundMethod and found.__self__ is self
+            return Method(found.__func__, self) if own else found
 
 
 ARRAYS = (jax.Array, np.ndarray, np.generic)

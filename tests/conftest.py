@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,11 @@ for option, value in COMPILED.items():
     if option.upper() not in os.environ:
         os.environ[option.upper()] = str(value)
         jax.config.update(option, value)
+
+
+# A shell's job in the background ignores Ctrl-C, which the library then leaves so.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

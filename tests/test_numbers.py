@@ -197,3 +197,19 @@ def test_the_rest_of_the_methods_are_jitted():
         posterior.potential(PLAIN.start, data),
         rtol=1e-6,
     )
+
+
+class Scaled(eqx.Module):
+    """A density of someone else's: a module whose bound method is handed in."""
+
+    scale: jax.Array
+
+    def log_density(self, params):
+        return -0.5 * jnp.sum((params / self.scale) ** 2)
+
+
+def test_a_method_of_another_module_stays_its_own():
+    """Held by a `Posterior`, it is not taken for one of the posterior's."""
+    posterior = sgmcmc.Posterior.from_log_density(Scaled(jnp.asarray(2.0)).log_density)
+    assert float(posterior.potential(jnp.full(3, 2.0))) == 1.5
+    assert float(jax.jit(posterior.potential)(jnp.full(3, 2.0))) == 1.5
