@@ -30,7 +30,7 @@ from sgmcmc.diagnostics import compare_to_reference
 from sgmcmc.models import posteriordb
 
 STUDY = Study(
-    __file__, __doc__, small="three posteriors", estimate=("1 minute", "6 minutes"),
+    __file__, __doc__, small="three posteriors", estimate=("2 minutes", "15 minutes"),
     options={**FRESH, "--data": {"type": Path, "help": "default: $SGMCMC_DATA/posteriordb"}},
 )  # fmt: skip
 
