@@ -28,6 +28,7 @@ class ByIdentity(eqx.Module):
     def __eq__(self, other: object) -> bool:
         return self is other
 
+
 ARRAYS = (jax.Array, np.ndarray, np.generic)
 
 
