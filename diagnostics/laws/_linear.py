@@ -27,7 +27,7 @@ from sgmcmc.types import Array, PyTree, State
 # Enough room for rounding in float64, none for arithmetic in float32.
 TOLERANCE = 1e-10
 NUM_DRAWS = 4096
-# Steps at which a map is compared with that of its phase, at the least.
+# Far steps at which a map is compared with that of its phase, at the least.
 CHECKS = 8
 
 
@@ -84,9 +84,11 @@ def _step_maps(
     phases = np.arange(period)
     value, jacobian, weight, _ = _numbers(_linearise, kernel, state, batch, phases, here)
     offset = value - jacobian @ here
-    for _ in range(-(-CHECKS // period)):
+    # The next period and the one after, which a wrong period fails, and others as far as 2³⁰ steps.
+    leaps = [1, 2, *rng.integers(3, 2**30 // period, size=1 + CHECKS // period).tolist()]
+    for leap in leaps:
         there = rng.normal(size=len(here))
-        later = phases + period * int(rng.integers(1, 2**30 // period))
+        later = phases + period * leap
         got, _, again, same = _numbers(_linearise, kernel, state, batch, later, there)
         if not same.all():
             raise ValueError(
