@@ -26,6 +26,7 @@ class Constant(trees.ByIdentity):
 
     @property
     def period(self) -> int:
+        """1: it repeats at every step."""
         return 1
 
 
