@@ -228,7 +228,7 @@ def _pooled(means: _Sum, weights: _Sum) -> tuple[Array, Array, Array]:
     share = total / jnp.sum(total)
     apart = (means.value - means.value[:1]) + means.rest
     move = jnp.sum(share.reshape(-1, *(1,) * (apart.ndim - 1)) * apart, axis=0)
-    return means.value[0] + move, apart - move, share
+    return means.value[0] + move, apart - move[None], share
 
 
 def __dir__() -> list[str]:
