@@ -61,19 +61,27 @@ def stationary_law(
     equation, in float64 whatever JAX's setting, with no sampling. What a kernel gets wrong
     (a noise scale, a half step, the order of letters) is seen in milliseconds, to ten digits.
 
+    The state has all that the kernel remembers: the snapshot of `gradients.svrg` with its
+    refreshes, the table of `gradients.saga`. Draws count by their weights. Where step,
+    friction or temperature repeat themselves the law is that over a period, draws of every step
+    taken together; after how many steps they do, they must say (`clocks.periodic`,
+    `AbstractClock.period`), and it is checked.
+
     Args:
         kernel: any kernel whose `drive` takes standard normals, as an array or a pytree of
-            them; one of your own too.
+            them, and whose step is affine in them and in its state; one of your own too.
         position: pytree of floating arrays, of the shape of the parameters; where in space
             does not matter.
         batches: what a step may be given: one batch with all data for a full gradient, or all
-            minibatches. Kernels with `batches_per_step` = L > 1 take batches
-            with a leading axis L. None (default): a target without data.
+            minibatches, each a `Batch` with its `index` for `gradients.saga`. Kernels with
+            `batches_per_step` = L > 1 take batches with a leading axis L. None (default): a
+            target without data.
         data: all data, for gradient estimators that begin with a pass over them, as
             `gradients.control_variate` does; default: those of the first batch.
         epochs: equally likely sequences of indices into `batches`, all of one length, as
             `diagnostics.sweeps` lists them for the library's streams; the law is then averaged
-            over the steps of an epoch. Default: every step draws one of `batches` anew.
+            over the steps of an epoch. Step 0, where periods and refreshes begin, opens one.
+            Default: every step draws one of `batches` anew.
 
     Returns:
         A `StationaryLaw`. Its `covariance` is that of the target where the kernel is exact.
@@ -81,10 +89,13 @@ def stationary_law(
 
     Raises:
         ValueError: the step is not affine in state and noise (the target is not Gaussian, the
-            numbers change with the step index, or the code rounds to float32); there is no
-            stationary law (the spectral radius is 1 or more: the step size is beyond the
-            limit of stability, or the friction is 0); `batches` is empty; `epochs` is empty, of
-            several lengths, or names a batch that is not there.
+            step follows the gradient, a memory counts or squares, or the code rounds to float32);
+            its noise is not of standard normals; numbers change with the step index and do not
+            say when they come again, or not as they say; periods, epochs and refreshes begin anew
+            together only after too many steps; all draws weigh 0; there is no stationary law
+            (the spectral radius is 1 or more: the step size is beyond the limit of stability, or
+            the friction is 0); `batches` is empty; `epochs` is empty, of several lengths, or names
+            a batch that is not there.
         TypeError: `position` is not floating.
 
     Examples:

@@ -29,6 +29,38 @@ def run(kernel, **options):
     return sgmcmc.sample(jax.random.key(0), kernel, jnp.zeros(2), **{**arguments, **options})
 
 
+def test_periods():
+    """What a clock says of when it repeats itself, and that it does; None where it need not."""
+    turn = clocks.periodic(lambda k: jnp.where(k == 0, 0.3, 0.1), 3)
+    cycle = clocks.cyclical(0.1, num_cycles=2, total_steps=9, exploration=0.4)
+    for clock, period in (
+        (clocks.fixed(0.1), 1),
+        (clocks.scheduled(turn), 3),
+        (cycle, 5),
+        (clocks.scheduled(lambda k: 0.1 / (1 + k)), None),
+        (clocks.decreasing(0.1), None),
+        (clocks.adaptive(0.1), None),
+    ):
+        assert clock.period == period
+        for values in () if period is None else ticks(clock, 30):
+            np.testing.assert_array_equal(values[period:], values[:-period])
+    assert cycle.temperature(turn).period == 15
+    assert cycle.temperature(lambda k: 1.0 + k).period is None
+    dt, weight = ticks(clocks.scheduled(turn), 4)
+    np.testing.assert_allclose(dt, [0.3, 0.1, 0.1, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(weight, [1, 1 / 3, 1 / 3, 1], rtol=1e-6)
+
+
+def test_bad_periods_are_named():
+    """No function, no integer, none at all."""
+    with pytest.raises(TypeError, match="schedule: got float"):
+        clocks.periodic(0.1, 2)
+    with pytest.raises(TypeError, match="period: got 2"):
+        clocks.periodic(jnp.sin, 2.5)
+    with pytest.raises(ValueError, match="period: got 0"):
+        clocks.periodic(jnp.sin, 0)
+
+
 def test_a_polynomial_decay(x64):
     """h_k = h (1 + k/b)^−γ, Welling and Teh's a (b + k)^−γ with a = h b^γ."""
     dt, weight = ticks(clocks.decreasing(0.2, offset=3.0, power=0.6), 50)
