@@ -1,6 +1,7 @@
 """The local learning coefficient: its chosen step, its warnings, its record, and bad input."""
 
 import dataclasses
+import types
 import functools
 import warnings
 from types import SimpleNamespace
@@ -121,6 +122,7 @@ def test_a_chain_apart():
     per_chain = np.random.default_rng(0).normal(8.0, 0.1, size=16)
     per_chain[3] = 60.0
     given = dict.fromkeys((f.name for f in dataclasses.fields(LearningCoefficient)), 0.0)
+    given["run"] = types.SimpleNamespace(interrupted=False)
     record = LearningCoefficient(**given | {"estimate": 11.0, "per_chain": per_chain})
     (message,) = complaints(record)
     assert message.startswith("chains [3] are far from the others")
