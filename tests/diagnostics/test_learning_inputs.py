@@ -1,8 +1,8 @@
 """The local learning coefficient: its chosen step, its warnings, its record, and bad input."""
 
 import dataclasses
-import types
 import functools
+import types
 import warnings
 from types import SimpleNamespace
 
