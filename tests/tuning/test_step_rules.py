@@ -385,7 +385,7 @@ def test_bad_input():
         sgmcmc.amagold(gaussian(), 0.1, 5, friction=None)
     for name in ("samadams", "amagold", "replicas"):
         kernel = MAKE[name](gaussian())
-        with pytest.raises(ValueError, match=r"step_size: None is chosen by sgmcmc\.sample"):
+        with pytest.raises(ValueError, match=r"step_size.* chosen by sgmcmc\.sample"):
             kernel.step(jax.random.key(1), kernel.init(jnp.zeros(SIZE), jax.random.key(0)))
 
 

@@ -73,7 +73,7 @@ def test_the_step_for_it(overdamped):
     # 32 batches are four sweeps: their variance is known up to 32/31.
     np.testing.assert_allclose(noise.slope, (BETA * A * 32 / 31, 1.0), rtol=1e-5)
     slope = float(noise.slope[0]), float(noise.slope[1])
-    _, limits = limits_of(kernel, 1.0, noise.pairs, 1.0, Sweep(K), slope)
+    _, limits = limits_of(kernel, 1.0, noise.pairs, 1.0, Sweep(K), slope=slope)
     h = limits["shift by sweeps"]
     c = h / 4 if overdamped else h**2 * (K + 1) / 12
     np.testing.assert_allclose(c * slope[0] / slope[1] ** 0.5, Rules().tolerance, rtol=1e-6)
