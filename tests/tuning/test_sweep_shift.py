@@ -79,7 +79,7 @@ def test_the_step_for_it(overdamped):
     np.testing.assert_allclose(c * slope[0] / slope[1] ** 0.5, Rules().tolerance, rtol=1e-6)
     # No friction takes the force away: "auto" goes by the other limits.
     untuned = sgmcmc.baoab(POSTERIOR, None, friction="auto")
-    friction, limits = limits_of(untuned, 1.0, noise.pairs, 1.0, Sweep(K), slope)
+    friction, limits = limits_of(untuned, 1.0, noise.pairs, 1.0, Sweep(K), slope=slope)
     others = min(limit for name, limit in limits.items() if name != "shift by sweeps")
     assert others > limits["shift by sweeps"]
     assert friction == auto_friction(others)
@@ -89,5 +89,5 @@ def test_the_step_for_it(overdamped):
     without = {"stability": 1.0, "shift by sweeps": 2.0}
     assert tuning._replace(limits=without).at(0.5).friction == auto_friction(0.5)
     # A longer sweep than 1/ω moves the mean by no more than this, at any step.
-    _, limits = limits_of(kernel, 1.0, noise.pairs, 1.0, Sweep(K), (0.6, 1.0))
+    _, limits = limits_of(kernel, 1.0, noise.pairs, 1.0, Sweep(K), slope=(0.6, 1.0))
     assert "shift by sweeps" not in limits
