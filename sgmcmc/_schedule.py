@@ -26,6 +26,7 @@ class Constant(trees.ByIdentity):
 
     @property
     def period(self) -> int:
+        """1: its value comes again at every step."""
         return 1
 
 
