@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import resource
 import shutil
@@ -79,28 +80,33 @@ def key_reuse_is_an_error(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-# A third of the machine's memory: of two workers' programs the rest of it is left.
+# Of two workers a third of the machine's memory each; and two thirds of the pieces of memory that
+# the system lets a process map (65,530, some five a program), beyond which it is aborted.
 MOST_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 3
-STATM = Path("/proc/self/statm")
+MOST_MAPS = 43_000
+TESTS_BETWEEN_LOOKS = 40
+PROCESS = Path("/proc/self")
+made = itertools.count(1)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def memory_stays_bounded() -> Iterator[None]:
-    """Compiled programs of 2,600 tests take some 6 GiB a process; let go where that is too much.
+    """Compiled programs of 2,900 tests are too many; they are let go where they are.
 
     It takes ten seconds, and what comes after is loaded anew.
     """
     yield
-    if _resident() > MOST_MEMORY:
+    if next(made) % TESTS_BETWEEN_LOOKS == 0 and _is_full():
         jax.clear_caches()
         gc.collect()
 
 
-def _resident() -> int:
-    """Bytes that the process has in memory; the most that it ever had where only that is known."""
-    if STATM.exists():
-        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+def _is_full() -> bool:
+    """By what the process has now; by the most that it ever had where only that is known."""
+    if not PROCESS.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10 > MOST_MEMORY
+    resident = int((PROCESS / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resident > MOST_MEMORY or (PROCESS / "maps").read_bytes().count(b"\n") > MOST_MAPS
 
 
 @pytest.fixture
