@@ -78,7 +78,7 @@ def _of_term(name: str, term: Callable[..., Array], position: PyTree, data: PyTr
         where = f" in leaf {trees.shortened(paths[0], 40)}" if paths else ""
         return f"{name}: at the start {GRADIENT}{where}" if paths else None
     n = leading_axis(data)
-    bad = np.concatenate([flags for _, flags in _flags(term, position, data)])
+    bad = np.concatenate(list(_flags(term, position, data)))
     if bad.any():
         first = int(np.argmax(bad))
         return (
@@ -108,20 +108,18 @@ def _of_gradients(
     return None
 
 
-def _flags(
-    term: Callable[..., Array], position: PyTree, data: PyTree
-) -> Iterator[tuple[int, np.ndarray]]:
+def _flags(term: Callable[..., Array], position: PyTree, data: PyTree) -> Iterator[np.ndarray]:
     """Which examples of each block are not finite."""
     evaluate = eqx.filter_jit(lambda p, rows: term(p, rows))
     singly = eqx.filter_jit(
         lambda p, rows: jax.lax.map(lambda row: jnp.mean(term(p, _one(row))), rows)
     )
-    for first, block in _blocks(data):
+    for _, block in _blocks(data):
         values = np.asarray(evaluate(position, block), np.float64)
         if values.ndim == 0:  # the mean of a block: its examples one by one where it is bad
             size = leading_axis(block)
             values = np.zeros(size) if np.isfinite(values) else singly(position, block)
-        yield first, ~np.isfinite(np.asarray(values, np.float64))
+        yield ~np.isfinite(np.asarray(values, np.float64))
 
 
 def _blocks(data: PyTree) -> Iterator[tuple[int, PyTree]]:
