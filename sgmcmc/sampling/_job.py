@@ -19,6 +19,7 @@ from sgmcmc.sampling import _describe as describe
 from sgmcmc.sampling._draws import DrawnArrays, blank
 from sgmcmc.sampling._plan import draws_until, next_piece
 from sgmcmc.sampling._run import AbstractContinuation, Frozen, NonFiniteError, Run, Unsaved
+from sgmcmc.tuning._record import Tuning
 from sgmcmc.tuning._rules import RULES
 from sgmcmc.types import Array, Info, PyTree
 
@@ -122,11 +123,10 @@ class Sampling(AbstractJob[Run]):
         step was chosen for; known at its end.
         """
         steps = self.settings.num_burnin - self._half()
-        measured = {} if self.judged is None else self.judged.measured or {}
         if self.at.steps != self.settings.num_burnin or steps < FEWEST:
             return []
         shares = np.asarray(self.at.carry.accepted) / steps
-        return np.flatnonzero(shares < measured.get("acceptance", 0) / 10).tolist()
+        return hardly_moving(shares, self.judged)
 
     def advance(self, wanted: int) -> int:
         settings, inputs, at, carry = self.settings, self.live.inputs, self.at, self.at.carry
@@ -255,6 +255,12 @@ class Sampling(AbstractJob[Run]):
         """A finished chunk, waited for: an error of the device is raised here, not later."""
         made = run_chunk(self.live.inputs, piece.from_step(self.at.steps), carry)
         return jax.block_until_ready(made)
+
+
+def hardly_moving(shares: np.ndarray, tuning: Tuning | None) -> list[int]:
+    """Chains whose share of accepted steps is below a tenth of what their step was chosen for."""
+    measured = {} if tuning is None else tuning.measured or {}
+    return np.flatnonzero(shares < measured.get("acceptance", 0) / 10).tolist()
 
 
 def _reason(live: Live, chain: int, step: int) -> str | None:

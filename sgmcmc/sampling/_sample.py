@@ -14,7 +14,7 @@ from sgmcmc.kernels._base import require_kernel
 from sgmcmc.loop._driver import drive, keep
 from sgmcmc.sampling._continuation import prepare
 from sgmcmc.sampling._inputs import Request, choice_of_step, most_draws, with_step
-from sgmcmc.sampling._job import FEWEST, Sampling
+from sgmcmc.sampling._job import FEWEST, Sampling, hardly_moving
 from sgmcmc.sampling._plan import Settings
 from sgmcmc.sampling._run import Run
 from sgmcmc.streams._streams import Stream
@@ -125,16 +125,16 @@ def sample(
 
 def _say_what_is_stuck(run: Run) -> None:
     """Warn of chains whose draws accept less than a tenth of what their step was chosen for."""
-    measured = {} if run.tuning is None else run.tuning.measured or {}
-    if run.info.acceptance is None or "acceptance" not in measured or run.num_samples < FEWEST:
+    if run.info.acceptance is None or run.num_samples < FEWEST:
         return
-    shares = np.mean(run.info.acceptance, axis=1)
-    stuck = np.flatnonzero(shares < measured["acceptance"] / 10).tolist()
+    stuck = hardly_moving(np.mean(run.info.acceptance, axis=1), run.tuning)
     if stuck:
+        assert run.tuning is not None
+        assert run.tuning.measured is not None
+        chosen = run.tuning.measured["acceptance"]
         warnings.warn(
             f"sample: chains {stuck} are stuck: hardly a step is accepted, of a step_size that was "
-            f"chosen for {measured['acceptance']:.2g}. Give a shorter one, a longer num_burnin, or "
-            "start elsewhere",
+            f"chosen for {chosen:.2g}. Give a shorter one, a longer num_burnin, or start elsewhere",
             UserWarning,
             stacklevel=3,
         )
